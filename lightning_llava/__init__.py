@@ -1,0 +1,1 @@
+"""Train and measure LLaVA-style models with any language model, in any language."""

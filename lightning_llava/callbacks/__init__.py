@@ -1,0 +1,9 @@
+"""Only what Lightning lacks."""
+
+from lightning_llava.callbacks.checkpoint import Checkpoint
+from lightning_llava.callbacks.meter import Meter
+from lightning_llava.callbacks.panels import Panels
+from lightning_llava.callbacks.progress import Progress
+from lightning_llava.callbacks.reports import Reports
+
+__all__ = ["Checkpoint", "Meter", "Panels", "Progress", "Reports"]

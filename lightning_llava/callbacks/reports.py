@@ -1,0 +1,130 @@
+"""What a run leaves for people: report, ledger, and the table at the end."""
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from lightning_llava.evaluation.ledger import LedgerRow, write_ledger
+from lightning_llava.evaluation.report import rich_table, score_rows, write_report
+from lightning_llava.models.build import named_parts
+
+
+class Reports(Callback):
+    """Write `report.json`, `report.md` and `ledger.jsonl` after every validation, and print a summary at the end."""
+
+    def __init__(self) -> None:
+        self.console = Console()
+        self.start = time.perf_counter()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock and say what trains."""
+        self.start = time.perf_counter()
+        if trainer.is_global_zero:
+            self.console.print(trained_parts(pl_module))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the report; `validate` prints it too."""
+        rows = _rows(pl_module)
+        if trainer.sanity_checking or not rows or not trainer.is_global_zero:
+            return
+        self._write(trainer, rows)
+        if trainer.state.fn != "fit":
+            self._print_scores(trainer, rows)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write and print the report of the full benchmarks."""
+        if trainer.is_global_zero:
+            self._write(trainer, _rows(pl_module))
+            self._print_scores(trainer, _rows(pl_module))
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the ledger of the answers."""
+        if trainer.is_global_zero:
+            write_ledger(run_folder(trainer) / "ledger.jsonl", _rows(pl_module))
+            for row in _rows(pl_module)[:10]:
+                self.console.print(
+                    f"{row.question_id}: {row.question} → {row.raw_answer}", markup=False
+                )
+            self.console.print(
+                f"{len(_rows(pl_module))} answers in {run_folder(trainer) / 'ledger.jsonl'}"
+            )
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print what was trained, how long, the scores, and the commands that come next."""
+        if trainer.is_global_zero:
+            if rows := _rows(pl_module):
+                self.console.print(rich_table(score_rows(rows)))
+            self.console.print(self._summary(trainer))
+
+    def _summary(self, trainer: Trainer) -> Table:
+        minutes, seconds = divmod(round(time.perf_counter() - self.start), 60)
+        folder = run_folder(trainer)
+        checkpoint = getattr(trainer.checkpoint_callback, "last_model_path", "") or getattr(
+            trainer.checkpoint_callback, "best_model_path", ""
+        )
+        loss = trainer.callback_metrics.get("learning/loss")
+        table = Table(title="Run", show_header=False, title_justify="left")
+        table.add_column(style="bold")
+        table.add_column(overflow="fold")
+        table.add_row(
+            "steps, time", f"{trainer.global_step} optimizer steps in {minutes} min {seconds} s"
+        )
+        table.add_row("last loss", "none logged" if loss is None else f"{float(loss):.4f}")
+        table.add_row("run folder", str(folder))
+        table.add_row("checkpoint", checkpoint)
+        table.add_row("look", f"tensorboard --logdir {folder} --samples_per_plugin images=200")
+        config = f"--config {folder / 'config.yaml'}"
+        table.add_row(
+            "score", f"python -m lightning_llava validate {config} --ckpt_path {checkpoint}"
+        )
+        return table
+
+    def _print_scores(self, trainer: Trainer, rows: list[LedgerRow]) -> None:
+        self.console.print(rich_table(score_rows(rows)))
+        self.console.print(f"report: {run_folder(trainer) / 'report.json'}", soft_wrap=True)
+
+    def _write(self, trainer: Trainer, rows: list[LedgerRow]) -> None:
+        folder = run_folder(trainer)
+        meta: dict[str, Any] = {
+            "command": str(trainer.state.fn),
+            "checkpoint": trainer.ckpt_path,
+            "global_step": trainer.global_step,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_ledger(folder / "ledger.jsonl", rows)
+        write_report(folder, rows, meta)
+
+
+def run_folder(trainer: Trainer) -> Path:
+    """Return the folder of this run."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def trained_parts(pl_module: LightningModule) -> Table:
+    """List every part with its parameters, in millions, and its peak learning rate."""
+    counts: dict[str, list[int]] = {}
+    for part, _, parameter in named_parts(pl_module.llava):  # pyright: ignore[reportArgumentType]
+        total = counts.setdefault(part, [0, 0])
+        total[0] += parameter.numel()
+        total[1] += parameter.numel() * parameter.requires_grad
+    table = Table(title="Parts", title_justify="left")
+    for name in ("part", "parameters", "trained", "learning rate"):
+        table.add_column(name, justify="left" if name == "part" else "right")
+    for part, (number, trained) in counts.items():
+        rate = getattr(pl_module.learning_rate, part)
+        table.add_row(
+            part,
+            f"{number / 1e6:,.2f} M",
+            f"{trained / 1e6:,.2f} M",
+            "frozen" if rate is None else f"{rate:g}",
+        )
+    return table
+
+
+def _rows(pl_module: LightningModule) -> list[LedgerRow]:
+    return pl_module.rows  # pyright: ignore[reportReturnType]

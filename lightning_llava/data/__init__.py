@@ -1,0 +1,1 @@
+"""Records, shards, plans and batches. Never imports `models`."""

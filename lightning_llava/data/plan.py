@@ -1,0 +1,122 @@
+"""Which samples make up which micro-batch: a pure function of (lengths, weights, seed, index).
+
+Mixture → exact counts → shuffle → windows → best-fit-decreasing packs → shuffle. World size and workers have no part in it.
+"""
+
+import hashlib
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from lightning_llava.errors import SettingError
+
+WINDOW = 1024
+"""Samples that compete for places in packs: enough to fill 96 % at 8192 tokens, few enough to keep the shuffle a shuffle."""
+
+
+class Plan:
+    """The endless sequence of micro-batches.
+
+    Args:
+        lengths: tokens per sample.
+        sources: number of the source each sample belongs to.
+        weights: how often a sample of each source is seen per epoch.
+        pack_tokens: most tokens in a micro-batch.
+        seed: of every shuffle.
+
+    Raises:
+        SettingError: a sample longer than a pack, or weights under which no sample is left.
+    """
+
+    def __init__(
+        self,
+        lengths: Int[np.ndarray, " samples"],
+        sources: Int[np.ndarray, " samples"],
+        weights: Sequence[float],
+        pack_tokens: int,
+        seed: int,
+    ) -> None:
+        if lengths.max() > pack_tokens:
+            raise SettingError(
+                f"data.pack_tokens is {pack_tokens}, but the longest sample takes {lengths.max()} tokens; raise it to that, "
+                "or lower model.language.max_length so that long conversations lose turns"
+            )
+        self.lengths, self.sources, self.weights = lengths, sources, list(weights)
+        self.pack_tokens, self.seed = pack_tokens, seed
+        self._cached: dict[int, list[np.ndarray]] = {}
+        self._num_packs: list[int] = []
+        if not self.epoch_samples(0).size:
+            raise SettingError(
+                f"data.sources: the weights {self.weights} leave no sample; raise one"
+            )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that the order depends on."""
+        digest = hashlib.sha256(repr((self.weights, self.pack_tokens, self.seed, WINDOW)).encode())
+        digest.update(np.ascontiguousarray(self.lengths, dtype=np.int64).tobytes())
+        digest.update(np.ascontiguousarray(self.sources, dtype=np.int64).tobytes())
+        return digest.hexdigest()[:16]
+
+    def epoch_samples(self, epoch: int) -> Int[np.ndarray, " seen"]:
+        """Choose an epoch's samples: every sample of a source floor(weight) times, and a rotating part of them once more."""
+        chosen = []
+        for number, weight in enumerate(self.weights):
+            members = np.flatnonzero(self.sources == number)
+            whole, part = divmod(round(weight * members.size), max(1, members.size))
+            chosen += [members] * whole
+            order = np.random.default_rng([self.seed, 1, number]).permutation(members)
+            chosen.append(order[(epoch * part + np.arange(part)) % max(1, members.size)])
+        return np.concatenate(chosen)
+
+    def epoch_packs(self, epoch: int) -> list[Int[np.ndarray, " samples"]]:
+        """Pack one epoch; the two epochs used last are kept."""
+        if epoch not in self._cached:
+            self._cached = dict([*self._cached.items()][-1:])
+            self._cached[epoch] = self._pack(epoch)
+        return self._cached[epoch]
+
+    def _pack(self, epoch: int) -> list[np.ndarray]:
+        rng = np.random.default_rng([self.seed, 2, epoch])
+        order = rng.permutation(self.epoch_samples(epoch))
+        packs: list[np.ndarray] = []
+        for start in range(0, order.size, WINDOW):
+            window = order[start : start + WINDOW]
+            fitted = best_fit_decreasing(self.lengths[window], self.pack_tokens)
+            packs += [window[fitted[i]] for i in rng.permutation(len(fitted))]
+        return packs
+
+    def num_packs(self, epoch: int) -> int:
+        """Count an epoch's micro-batches."""
+        while len(self._num_packs) <= epoch:
+            self._num_packs.append(len(self.epoch_packs(len(self._num_packs))))
+        return self._num_packs[epoch]
+
+    def micro_batch(self, index: int) -> Int[np.ndarray, " samples"]:
+        """Return the samples of a micro-batch, counted from the start of the run."""
+        epoch = 0
+        while index >= self.num_packs(epoch):
+            index -= self.num_packs(epoch)
+            epoch += 1
+        return self.epoch_packs(epoch)[index]
+
+
+def best_fit_decreasing(
+    lengths: Int[np.ndarray, " samples"], capacity: int
+) -> list[Int[np.ndarray, " members"]]:
+    """Pack samples, longest first, each into the fullest pack that still takes it."""
+    room: list[tuple[int, int]] = []  # (room left, pack), sorted
+    packs: list[list[int]] = []
+    for sample in np.argsort(-lengths, kind="stable"):
+        length = int(lengths[sample])
+        place = bisect_left(room, (length, -1))
+        if place < len(room):
+            left, pack = room.pop(place)
+        else:
+            left, pack = capacity, len(packs)
+            packs.append([])
+        packs[pack].append(int(sample))
+        insort(room, (left - length, pack))
+    return [np.asarray(pack) for pack in packs]

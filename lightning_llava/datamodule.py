@@ -1,0 +1,243 @@
+"""Loaders for training and evaluation, and the one integer that is the training data's state."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+import numpy as np
+from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import DataLoader
+
+from lightning_llava.data.images import ImageMode, ImageTransform
+from lightning_llava.data.index import build_index
+from lightning_llava.data.loader import PackDataset, PositionSampler, training_loader
+from lightning_llava.data.plan import Plan
+from lightning_llava.data.preparation import Preparation
+from lightning_llava.errors import SettingError
+from lightning_llava.evaluation.answering import group_identical
+from lightning_llava.evaluation.benchmarks import (
+    Question,
+    load_benchmark,
+    load_predict_questions,
+    subset,
+)
+from lightning_llava.evaluation.loader import QuestionDataset
+from lightning_llava.geometry import load_vision_config, vision_geometry
+from lightning_llava.settings import refuse_differences
+from lightning_llava.specs import BenchmarkSpec, LanguageSpec, PredictSpec, SourceSpec, VisionSpec
+from lightning_llava.text.conversation import ConversationEncoder
+from lightning_llava.text.template import load_template
+
+
+class ShardDataModule(LightningDataModule):
+    """Training packs from WebDataset shards, and questions of benchmarks.
+
+    Args:
+        language: tokenizer and template; filled from `model.language`.
+        vision: image size and token count; filled from `model.vision`.
+        seed: of every shuffle and of dropout; filled from `seed_everything`.
+        sources: training shards by name.
+        benchmarks: what `validate`, `test` and the validation inside `fit` ask, by name.
+        predict: what `predict` answers.
+        preparation: code that writes the shards first (the demo).
+        prompt: `chat` writes the LLM's own template; `plain` image and caption alone, for the align stage.
+        image_mode: `square` crops the centre, `pad` pads to a square.
+        pack_tokens: most tokens in a packed micro-batch.
+        epochs: how often the mixture is seen. `trainer.max_steps`, where given, ends the run instead and repeats the
+            mixture as often as it takes.
+        num_workers: processes that read and decode.
+        eval_batch_size: questions answered at once.
+        pin_memory: copy batches through pinned memory; null does so when a GPU is used.
+    """
+
+    def __init__(
+        self,
+        # "| None" alone makes jsonargparse take a whole dataclass from a link; None never comes.
+        language: LanguageSpec | None,
+        vision: VisionSpec | None,
+        seed: int = 0,
+        sources: dict[str, SourceSpec] | None = None,
+        benchmarks: dict[str, BenchmarkSpec] | None = None,
+        predict: PredictSpec | None = None,
+        preparation: Preparation | None = None,
+        prompt: Literal["chat", "plain"] = "chat",
+        image_mode: ImageMode = "pad",
+        pack_tokens: int = 4096,
+        epochs: int = 1,
+        num_workers: int = 2,
+        eval_batch_size: int = 16,
+        pin_memory: bool | None = None,
+    ) -> None:
+        super().__init__()
+        assert language is not None
+        assert vision is not None
+        self.language, self.vision, self.seed = language, vision, int(seed)
+        self.sources, self.benchmarks, self.predict = sources or {}, benchmarks or {}, predict
+        self.preparation, self.prompt, self.image_mode = preparation, prompt, image_mode
+        self.pack_tokens, self.epochs, self.num_workers = pack_tokens, epochs, num_workers
+        self.eval_batch_size, self.pin_memory = eval_batch_size, pin_memory
+        self.consumed = 0
+        self.dataset: PackDataset | None = None
+
+    def prepare_data(self) -> None:
+        """Let the preparation write its shards; runs on one process per machine."""
+        if self.preparation is not None:
+            self.preparation.prepare()
+
+    def setup(self, stage: str) -> None:
+        """Read the specs' tokenizer and processor; index and plan the training shards for `fit`."""
+        self.geometry = vision_geometry(load_vision_config(self.vision), self.vision)
+        self.transform = ImageTransform(self.vision, self.image_mode)
+        self.chat = ConversationEncoder(self.language, self.geometry.image_tokens)
+        if stage == "fit" and self.dataset is None:
+            self._setup_training()
+
+    def _setup_training(self) -> None:
+        plain = load_template("plain") if self.prompt == "plain" else None
+        encoder = (
+            ConversationEncoder(self.language, self.geometry.image_tokens, plain)
+            if plain
+            else self.chat
+        )
+        index = build_index(self.sources, encoder)
+        for reason, count in index.reasons.items():
+            rank_zero_info(f"data: left out {count} samples of {reason}")
+        if index.dropped_turns:
+            rank_zero_info(
+                f"data: {index.dropped_turns} turns cut from conversations over max_length"
+            )
+        names = list(self.sources)
+        plan = Plan(
+            lengths=np.asarray([sample.length for sample in index.samples]),
+            sources=np.asarray([names.index(sample.source) for sample in index.samples]),
+            weights=[spec.weight for spec in self.sources.values()],
+            pack_tokens=self.pack_tokens,
+            seed=self.seed,
+        )
+        self.dataset = PackDataset(index, plan, encoder, self.transform, self.geometry)
+
+    def total_micro_batches(self) -> int:
+        """Count the micro-batches of the whole run on all ranks together, a multiple of their number.
+
+        Raises:
+            SettingError: `trainer.max_epochs` above one.
+        """
+        trainer = self._trainer
+        assert self.dataset is not None
+        if trainer.max_epochs is not None and trainer.max_epochs > 1:
+            raise SettingError(
+                f"trainer.max_epochs is {trainer.max_epochs}, expected 1: the whole run is one Lightning epoch, so that it can "
+                f"resume anywhere; set data.epochs: {trainer.max_epochs} instead"
+            )
+        world = trainer.world_size
+        if trainer.max_steps > 0:
+            return trainer.max_steps * trainer.accumulate_grad_batches * world
+        packs = sum(self.dataset.plan.num_packs(epoch) for epoch in range(self.epochs))
+        # Ranks must take the same number of steps; the last ones see a pack of the next epoch.
+        return math.ceil(packs / world) * world
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Make this rank's packs."""
+        assert self.dataset is not None
+        trainer = self._trainer
+        total = self.total_micro_batches()
+        sampler = PositionSampler(
+            total, trainer.global_rank, trainer.world_size, lambda: self.consumed
+        )
+        return training_loader(self.dataset, sampler, self.num_workers, self._pin())
+
+    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        """Ask the configured subset of every benchmark."""
+        questions = [
+            question
+            for name, spec in self.benchmarks.items()
+            for question in subset(load_benchmark(name, spec), spec.subset, self.seed)
+        ]
+        return self._question_loader(questions, short_answer=True) if questions else []
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Ask every benchmark in full.
+
+        Raises:
+            SettingError: no benchmark is configured.
+        """
+        if not self.benchmarks:
+            raise SettingError("data.benchmarks is empty; stack a file of configs/eval")
+        questions = [
+            q for name, spec in self.benchmarks.items() for q in load_benchmark(name, spec)
+        ]
+        return self._question_loader(questions, short_answer=True)
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Ask the questions of `data.predict`.
+
+        Raises:
+            SettingError: none are named.
+        """
+        if self.predict is None or not self.predict.questions:
+            raise SettingError(
+                "data.predict.questions is not set; give a JSON lines file with question_id, text and image"
+            )
+        return self._question_loader(
+            load_predict_questions(self.predict), self.predict.short_answer
+        )
+
+    def _question_loader(
+        self, questions: Sequence[Question], short_answer: bool
+    ) -> DataLoader[Any]:
+        trainer = self._trainer
+        mine = group_identical(questions)[trainer.global_rank :: trainer.world_size]
+        dataset = QuestionDataset(mine, self.chat, self.transform, self.geometry, short_answer)
+        return DataLoader(
+            dataset,
+            self.eval_batch_size,
+            num_workers=self.num_workers,
+            collate_fn=dataset.collate,
+            pin_memory=self._pin(),
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """List what the order and content of the training data depend on."""
+        assert self.dataset is not None
+        return {
+            "data.sources": {name: asdict(spec) for name, spec in self.sources.items()},
+            "data.pack_tokens": self.pack_tokens,
+            "data.prompt": self.prompt,
+            "data.image_mode": self.image_mode,
+            "seed_everything": self.seed,
+            "data plan": self.dataset.plan.fingerprint,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number of global micro-batches consumed, and what they were drawn from."""
+        if self.dataset is None:
+            return {}
+        consumed = (
+            self._trainer.fit_loop.epoch_loop.batch_progress.current.ready
+            * self._trainer.world_size
+        )
+        return {"micro_batches": consumed, "settings": self.settings()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where a checkpoint stopped.
+
+        Raises:
+            SettingError: the data settings differ, and so would the order.
+        """
+        if self.dataset is not None and state_dict:
+            refuse_differences(state_dict["settings"], self.settings())
+            self.consumed = state_dict["micro_batches"]
+
+    @property
+    def _trainer(self) -> Any:
+        assert self.trainer is not None
+        return self.trainer
+
+    def _pin(self) -> bool:
+        return (
+            self._trainer.strategy.root_device.type == "cuda"
+            if self.pin_memory is None
+            else self.pin_memory
+        )

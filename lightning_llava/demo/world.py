@@ -1,0 +1,180 @@
+"""The embedded world: a data set, its pictures and mini models, made on the spot from a seed.
+
+Small pictures show one to four coloured shapes on a 3 x 3 grid, half of them with a printed word in
+Latin or Cyrillic letters. About each there is a caption, short questions (yes or no, colour, count,
+place), the word to read, regions to name and to find, and a dialogue, in English and in Russian;
+some records do without a picture. No validation picture shows what a training picture shows, and
+some combinations of colour and shape, and some words, occur in validation only. POPE's question
+files are about the validation pictures. A tokenizer trained on the training text, a tiny CLIP-like
+tower and two tiny language models, all in Hugging Face folders, stand in for the hub.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from errno import EEXIST, ENOTDIR, ENOTEMPTY
+from hashlib import sha256
+from pathlib import Path
+from typing import TypeVar
+
+from rich import get_console
+from rich.progress import track
+
+from lightning_llava.data.preparation import Preparation
+from lightning_llava.data.schema import Sample
+from lightning_llava.data.shards import write_shards
+from lightning_llava.demo import english, pope, records, russian
+from lightning_llava.demo.backbones import write_backbones
+from lightning_llava.demo.drawing import encode
+from lightning_llava.demo.scenes import Scene, Split, generate
+from lightning_llava.demo.wording import Wording
+from lightning_llava.errors import SettingError
+
+T = TypeVar("T")
+LANGUAGES: tuple[Wording, ...] = (english, russian)
+FINGERPRINT = "world.json"
+
+
+@dataclass
+class DemoWorld(Preparation):
+    """The embedded world, written into a folder."""
+
+    folder: str = "data/demo"
+    """Where it goes. The folder is the world's own: after a change of settings it is replaced."""
+    train_scenes: int = 2000
+    """Training pictures; each gives a record of every kind in either language."""
+    validation_scenes: int = 200
+    """Validation pictures, which POPE asks about too."""
+    seed: int = 0
+    """What pictures, questions and the mini models' weights are drawn from."""
+
+    def prepare(self) -> None:
+        """Write the world, unless it stands there already, made with these settings by this code.
+
+        It is built beside its place and moved there when it is whole.
+
+        Raises:
+            SettingError: fewer than one scene, or a folder that holds something else.
+        """
+        if min(self.train_scenes, self.validation_scenes) < 1:
+            raise SettingError(
+                f"data.preparation: {self.train_scenes} train_scenes and {self.validation_scenes} "
+                "validation_scenes; expected at least one of each"
+            )
+        target, fingerprint = Path(self.folder).expanduser().resolve(), self._fingerprint()
+        if _is_current(target, fingerprint):
+            return
+        _refuse_foreign(target, named=target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
+            built = Path(scratch) / "built"
+            self._write(built)
+            (built / FINGERPRINT).write_text(fingerprint, encoding="utf-8")
+            _publish(built, target, fingerprint)
+
+    def _fingerprint(self) -> str:
+        settings = {key: value for key, value in asdict(self).items() if key != "folder"}
+        return json.dumps({**settings, "code": _code_hash()}, indent=1) + "\n"
+
+    def _write(self, folder: Path) -> None:
+        train = [generate(self.seed, i, "train") for i in range(self.train_scenes)]
+        validation = [generate(self.seed, i, "validation") for i in range(self.validation_scenes)]
+        pictures = [encode(scene) for scene in _shown([*train, *validation], "pictures")]
+        train_pictures, validation_pictures = pictures[: len(train)], pictures[len(train) :]
+        texts = self._write_records(folder, "train", train, train_pictures)
+        self._write_records(folder, "validation", validation, validation_pictures)
+        (folder / "images").mkdir()
+        for scene, picture in zip(validation, validation_pictures, strict=True):
+            (folder / "images" / pope.image_name(scene)).write_bytes(picture)
+        popularity = pope.frequencies(train)
+        for split in pope.POPE_SPLITS:
+            asked = pope.questions(split, validation, popularity, self.seed)
+            for wording in LANGUAGES:
+                pope.write(
+                    folder / "pope" / wording.CODE / f"demo_pope_{split}.json", asked, wording
+                )
+        write_backbones(folder, texts, self.seed)
+
+    def _write_records(
+        self, folder: Path, split: Split, scenes: list[Scene], pictures: list[bytes]
+    ) -> Iterable[str]:
+        """Write a split's shards, one set per kind and language; return their different texts."""
+        texts: dict[str, None] = {}
+        jobs: list[tuple[records.RecordKind, Wording]] = [
+            (kind, wording) for kind in records.BUILDERS for wording in LANGUAGES
+        ]
+        for kind, wording in _shown(jobs, f"{split} records"):
+            made = records.samples(kind, wording, scenes, pictures, self.seed)
+            write_shards(_noting(made, texts), folder / split, f"{kind}-{wording.CODE}")
+        return texts
+
+
+def _shown(work: Sequence[T], what: str) -> Iterable[T]:
+    """Show progress on a terminal; elsewhere a bar would be noise."""
+    hidden = not get_console().is_terminal
+    return track(work, f"Demo world: {what}", transient=True, disable=hidden)
+
+
+def _noting(samples: Iterable[Sample], texts: dict[str, None]) -> Iterator[Sample]:
+    """Pass samples on and remember, in order, which texts they hold."""
+    for sample in samples:
+        texts.update(dict.fromkeys(turn.text for turn in sample.turns))
+        yield sample
+
+
+def _code_hash() -> str:
+    """Hash the files that decide what the world looks like."""
+    package = Path(__file__).parents[1]
+    sources = [
+        *(package / "demo").glob("*.py"),
+        *(package / "demo" / "fonts").glob("*.ttf"),
+        *(package / "text" / "templates").glob("*.yaml"),
+        *(package / part for part in ("data/schema.py", "data/shards.py", "text/template.py")),
+    ]
+    digest = sha256()
+    for source in sorted(sources):
+        digest.update(source.name.encode() + source.read_bytes())
+    return digest.hexdigest()
+
+
+def _is_current(target: Path, fingerprint: str) -> bool:
+    note = target / FINGERPRINT
+    return note.is_file() and note.read_text(encoding="utf-8") == fingerprint
+
+
+def _refuse_foreign(folder: Path, named: Path) -> None:
+    """Refuse to replace what is no demo world."""
+    empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not empty and not (folder / FINGERPRINT).is_file():
+        raise SettingError(
+            f"data.preparation.folder: {named} holds something that is no demo world (it lacks "
+            f"{FINGERPRINT}); expected a folder that is missing or empty, or an earlier demo world"
+        )
+
+
+def _publish(built: Path, target: Path, fingerprint: str) -> None:
+    """Move a finished world to its place; another process may be doing the same."""
+    while not _is_current(target, fingerprint):
+        try:
+            # Fails where something stands there, an empty folder excepted.
+            built.rename(target)
+        except OSError as error:
+            if error.errno not in (ENOTEMPTY, EEXIST, ENOTDIR):
+                raise
+            _remove(target, built.with_name("stale"))
+
+
+def _remove(target: Path, aside: Path) -> None:
+    """Move a stale world out of the way, and delete it there if that is what it is."""
+    try:
+        target.rename(aside)
+    except FileNotFoundError:  # somebody else has just done so
+        return
+    try:
+        _refuse_foreign(aside, named=target)
+    except SettingError:
+        aside.rename(target)
+        raise
+    shutil.rmtree(aside)

@@ -1,0 +1,79 @@
+"""The ledger: one row per question, with everything needed to score again without the model."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from lightning_llava.errors import SettingError
+from lightning_llava.evaluation.json_lines import read_json_lines, write_atomically
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """A question and what became of it."""
+
+    benchmark: str
+    split: str
+    question_id: str
+    image: str | None
+    language: str
+    question: str
+    """The benchmark's own text."""
+    prompt: str
+    """The exact text that the model was given."""
+    raw_answer: str
+    """The model's text, untouched: scoring starts from here."""
+    label: str | None
+    parsed: str | None
+    """How the headline scorer reads the answer; None without a label."""
+    correct: bool | None
+
+
+def write_ledger(path: Path, rows: Iterable[LedgerRow]) -> None:
+    """Write a whole ledger; an existing one is replaced only when the new one is complete."""
+    write_atomically(path, "".join(map(_line, rows)))
+
+
+def append_rows(path: Path, rows: Iterable[LedgerRow]) -> None:
+    """Add rows to the end of a ledger, which is created if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8", newline="\n") as handle:
+        handle.writelines(map(_line, rows))
+
+
+def read_ledger(path: Path) -> list[LedgerRow]:
+    """Read a ledger back.
+
+    Raises:
+        SettingError: the file does not exist, or a line is not a ledger row.
+    """
+    return [
+        _row(record, f"{path}, line {number}")
+        for number, record in read_json_lines(path, "the ledger")
+    ]
+
+
+def _line(row: LedgerRow) -> str:
+    return json.dumps(asdict(row), ensure_ascii=False) + "\n"
+
+
+def _row(record: dict[str, Any], where: str) -> LedgerRow:
+    expected = get_type_hints(LedgerRow)
+    if record.keys() != expected.keys():
+        missing, unknown = (
+            sorted(expected.keys() - record.keys()),
+            sorted(record.keys() - expected.keys()),
+        )
+        raise SettingError(
+            f"{where}: not a ledger row, missing {missing}, unknown {unknown}; give a ledger that "
+            "this version wrote"
+        )
+    for name, kind in expected.items():
+        if not isinstance(record[name], kind):
+            wanted = getattr(kind, "__name__", str(kind))
+            raise SettingError(
+                f"{where}: {name} is {record[name]!r}, expected {wanted}; mend the line"
+            )
+    return LedgerRow(**record)

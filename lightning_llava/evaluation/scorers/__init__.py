@@ -1,0 +1,1 @@
+"""Scorers: a pure functional pair and a torchmetrics Metric each."""

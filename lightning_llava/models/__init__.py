@@ -1,0 +1,1 @@
+"""Tower, projector, decoder and their composition. Never imports `data`."""

@@ -1,0 +1,83 @@
+"""Build a Llava from its specs: load, add adapters, decide what trains and in which type."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from lightning_llava.errors import SettingError
+from lightning_llava.models.language import load_language_model
+from lightning_llava.models.llava import Llava
+from lightning_llava.models.lora import add_lora, is_lora
+from lightning_llava.models.projector import build_projector
+from lightning_llava.models.vision import load_vision_tower
+from lightning_llava.specs import LanguageSpec, LearningRates, LoraSpec, ProjectorSpec, VisionSpec
+
+Part = Literal["projector", "lora", "language", "vision"]
+
+
+def build_llava(
+    vision: VisionSpec,
+    projector: ProjectorSpec,
+    language: LanguageSpec,
+    lora: LoraSpec | None,
+    learning_rate: LearningRates,
+    base_dtype: torch.dtype = torch.float32,
+    attention: str = "sdpa",
+) -> Llava:
+    """Compose a model. Widths come from the loaded parts.
+
+    Args:
+        vision: tower.
+        projector: projector kind.
+        language: LLM.
+        lora: adapters, or None.
+        learning_rate: which parts train; they are kept in fp32, whatever `base_dtype` says.
+        base_dtype: type of frozen weights.
+        attention: implementation name as transformers knows it.
+
+    Raises:
+        SettingError: a part that cannot be loaded, or a rate for adapters that do not exist.
+    """
+    if learning_rate.lora is not None and lora is None:
+        raise SettingError(
+            f"model.learning_rate.lora is {learning_rate.lora}, but model.lora is null; set model.lora or take the rate out"
+        )
+    tower = load_vision_tower(vision, base_dtype)
+    decoder = load_language_model(language, base_dtype, attention)
+    if learning_rate.language is None:
+        _silence_dropout(decoder)
+    if lora is not None:
+        add_lora(decoder, lora)
+    llm_width = decoder.get_input_embeddings().weight.shape[1]
+    model = Llava(tower, build_projector(projector.type, tower.width, int(llm_width)), decoder)
+    for part, _, parameter in named_parts(model):
+        parameter.requires_grad_(getattr(learning_rate, part) is not None)
+        if parameter.requires_grad or part in ("projector", "lora"):
+            parameter.data = parameter.data.float()
+    return model.eval()
+
+
+def named_parts(model: Llava) -> Iterator[tuple[Part, str, nn.Parameter]]:
+    """Walk over all parameters with the part each belongs to."""
+    for name, parameter in model.named_parameters():
+        if is_lora(name):
+            yield "lora", name, parameter
+        elif name.startswith("projector."):
+            yield "projector", name, parameter
+        else:
+            yield "language" if name.startswith("language.") else "vision", name, parameter
+
+
+def _silence_dropout(decoder: PreTrainedModel) -> None:
+    """Switch the frozen decoder's own dropout off.
+
+    Its modules cannot simply stay in eval mode: activation checkpointing and the adapters' dropout need train mode.
+    """
+    for module in decoder.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0  # pyright: ignore[reportAttributeAccessIssue]

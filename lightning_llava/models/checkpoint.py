@@ -1,0 +1,111 @@
+"""What a checkpoint holds (what was trained, not the frozen 7B), and loading that is strict about the rest."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lightning_llava.errors import SettingError
+from lightning_llava.models.build import named_parts
+from lightning_llava.models.llava import Llava
+
+
+def checkpoint_names(model: Llava) -> set[str]:
+    """Name the parameters a checkpoint holds: all that train, and the projector and adapters always together."""
+    return {
+        name
+        for part, name, parameter in named_parts(model)
+        if parameter.requires_grad or part in ("projector", "lora")
+    }
+
+
+def load_checkpoint_state(
+    model: Llava, state: dict[str, Tensor], allow_fresh: bool = False
+) -> list[str]:
+    """Load what `checkpoint_names` lists.
+
+    Args:
+        model: the composed model.
+        state: name to tensor.
+        allow_fresh: parameters that the state lacks may keep their initial values (a new stage adds adapters).
+
+    Returns:
+        Names that kept their initial values.
+
+    Raises:
+        SettingError: missing, unexpected or differently shaped parameters.
+    """
+    expected, shapes = checkpoint_names(model), {n: p.shape for n, p in model.named_parameters()}
+    missing = sorted(expected - state.keys())
+    unexpected = sorted(state.keys() - shapes.keys())
+    reshaped = [
+        f"{n} {tuple(state[n].shape)} instead of {tuple(shapes[n])}"
+        for n in sorted(state.keys() & shapes.keys())
+        if state[n].shape != shapes[n]
+    ]
+    if unexpected or reshaped or (missing and not allow_fresh) or not state:
+        raise SettingError(
+            f"the checkpoint does not fit this model: {_few('missing', missing)}; {_few('unexpected', unexpected)}; "
+            f"{_few('shaped differently', reshaped)}. {_likely_cause(unexpected, reshaped)}"
+        )
+    model.load_state_dict(state, strict=False)
+    return missing
+
+
+def init_from(model: Llava, path: str, prefix: str = "llava.") -> list[str]:
+    """Start from the weights of another stage's checkpoint.
+
+    Args:
+        model: the composed model.
+        path: a `.ckpt` that `fit` wrote.
+        prefix: what the checkpoint's names begin with.
+
+    Returns:
+        Names that the checkpoint does not hold and that start fresh.
+
+    Raises:
+        SettingError: no such file, no checkpoint of this project, or one of another architecture.
+    """
+    state = read_checkpoint(path, "model.init_from")["state_dict"]
+    return load_checkpoint_state(
+        model, {k.removeprefix(prefix): v for k, v in state.items()}, allow_fresh=True
+    )
+
+
+def read_checkpoint(path: str, setting: str) -> dict:
+    """Read a checkpoint without running code from it.
+
+    Raises:
+        SettingError: no such file, or not a checkpoint.
+    """
+    if not Path(path).is_file():
+        raise SettingError(
+            f"{setting}: the file {path!r} does not exist; expected a .ckpt that fit wrote"
+        )
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint["state_dict"]
+    except Exception as error:  # torch raises half a dozen kinds for a damaged file
+        reason = str(error).splitlines()[0][:200]
+        raise SettingError(f"{setting}: {path!r} is no readable checkpoint ({reason})") from error
+    return checkpoint
+
+
+def num_parameters(module: nn.Module, trainable: bool = False) -> int:
+    """Count parameters."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
+
+
+def _few(title: str, names: list[str]) -> str:
+    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return f"{len(names)} {title}" + (f" ({shown})" if names else "")
+
+
+def _likely_cause(unexpected: list[str], reshaped: list[str]) -> str:
+    if any(".lora_" in name for name in unexpected):
+        return "It holds LoRA adapters: set model.lora as it was trained, or merge them first."
+    if any(".lora_" in name for name in reshaped):
+        return "The adapters have another rank: check model.lora.r."
+    if reshaped:
+        return "The parts have other widths: check model.vision.name, model.language.name and model.projector.type."
+    return "Check that the model settings are those it was trained with."

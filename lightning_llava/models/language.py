@@ -1,0 +1,47 @@
+"""Load the decoder: any Hugging Face causal LLM."""
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from lightning_llava.errors import SettingError
+from lightning_llava.hub import check_complete, explain_loading, resolve
+from lightning_llava.specs import LanguageSpec
+
+
+def load_language_model(spec: LanguageSpec, dtype: torch.dtype, attention: str) -> PreTrainedModel:
+    """Load the LLM.
+
+    Args:
+        spec: name and revision.
+        dtype: type of the weights.
+        attention: implementation name as transformers knows it.
+
+    Raises:
+        SettingError: nothing loadable under `model.language.name`.
+    """
+    name = resolve(spec.name, "model.language.name")
+    with explain_loading(spec.name, "model.language.name"):
+        language, info = AutoModelForCausalLM.from_pretrained(
+            name,
+            revision=spec.revision,
+            dtype=dtype,
+            attn_implementation=attention,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    check_complete(info, spec.name, "model.language.name")
+    if language.get_output_embeddings() is None:
+        raise SettingError(
+            f"model.language.name: {type(language).__name__} has no output head; expected a causal LLM"
+        )
+    return language
+
+
+def checkpoint_activations(language: PreTrainedModel) -> None:
+    """Recompute every decoder layer in the backward pass instead of keeping its activations."""
+    # The older name, which releases before 5.23 know alone, is deprecated.
+    enable = (
+        getattr(language, "activation_checkpointing_enable", None)
+        or language.gradient_checkpointing_enable
+    )
+    enable({"use_reentrant": False})

@@ -1,0 +1,121 @@
+"""The composition: tower → projector → decoder, as in LLaVA 1.5 (llava_arch.py)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedModel
+
+from lightning_llava.batch import IGNORE_INDEX, Batch
+from lightning_llava.models.fusion import scatter_image_features, split_placeholders
+from lightning_llava.models.loss import shifted_targets, summed_cross_entropy
+from lightning_llava.models.vision import VisionTower
+
+
+@dataclass(frozen=True)
+class LossSum:
+    """Loss added up over the supervised tokens of a micro-batch, and their number."""
+
+    loss: Float[Tensor, ""]
+    supervised: Int[Tensor, ""]
+
+
+class Llava(nn.Module):
+    """A vision tower, a projector and a causal LLM.
+
+    Args:
+        vision_tower: pixels to patch features.
+        projector: patch width to LLM width.
+        language: any Hugging Face causal LLM.
+    """
+
+    def __init__(
+        self, vision_tower: VisionTower, projector: nn.Module, language: PreTrainedModel
+    ) -> None:
+        super().__init__()
+        self.vision_tower = vision_tower
+        self.projector = projector
+        self.language = language
+
+    def forward(self, batch: Batch) -> LossSum:
+        """Compute the summed loss of a packed row or of padded rows.
+
+        Only supervised positions reach the output head: at 12 % supervised tokens that is an eighth of the logits.
+        """
+        targets = shifted_targets(batch.labels)
+        kept = (targets != IGNORE_INDEX).any(dim=0).nonzero().squeeze(1)
+        logits = self._decode(batch, logits_to_keep=kept)
+        targets = targets[:, kept]
+        return LossSum(summed_cross_entropy(logits, targets), (targets != IGNORE_INDEX).sum())
+
+    def logits(self, batch: Batch) -> Float[Tensor, "rows tokens vocabulary"]:
+        """Compute the logits of all positions."""
+        return self._decode(batch)
+
+    def embed(self, batch: Batch) -> Float[Tensor, "rows tokens width"]:
+        """Look up the tokens and put the image features where their placeholders stand."""
+        token_ids, is_image = split_placeholders(batch.input_ids)
+        token_embeds = self.language.get_input_embeddings()(token_ids)
+        if batch.pixel_values.shape[0] == 0:
+            # Without an image the projector still takes part, times zero: every rank must have it in its graph.
+            return token_embeds + 0 * self._image_features(self._blank(batch)).sum().to(
+                token_embeds.dtype
+            )
+        return scatter_image_features(
+            token_embeds, self._image_features(batch.pixel_values), is_image
+        )
+
+    @torch.no_grad()
+    def generate(
+        self, batch: Batch, max_new_tokens: int, stop_ids: list[int], pad_id: int
+    ) -> list[list[int]]:
+        """Answer left-padded prompts greedily, with a KV cache.
+
+        Returns:
+            The new token ids of each row, a stop id included where one was reached.
+        """
+        settings = GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            use_cache=True,
+            eos_token_id=stop_ids,
+            pad_token_id=pad_id,
+        )
+        output = self.language.generate(
+            inputs_embeds=self.embed(batch),
+            attention_mask=batch.attention_mask,
+            generation_config=settings,
+        )
+        return output.tolist()
+
+    def _image_features(self, pixel_values: Tensor) -> Float[Tensor, "images patches llm_width"]:
+        features = self.vision_tower(pixel_values)
+        weight = next(self.projector.parameters(), features)
+        return self.projector(features.to(weight.dtype))
+
+    def _blank(self, batch: Batch) -> Tensor:
+        size = self.vision_tower.geometry.image_size
+        return torch.zeros(1, 3, size, size, dtype=torch.uint8, device=batch.input_ids.device)
+
+    def _decode(self, batch: Batch, **kwargs: Any) -> Float[Tensor, "rows positions vocabulary"]:
+        """Run the decoder. No cache: with one, transformers lets the samples of a packed row see each other."""
+        if (
+            batch.cu_seqlens is not None
+            and self.language.config._attn_implementation == "flash_attention_2"
+        ):
+            longest = int(batch.cu_seqlens.diff().max())
+            kwargs |= {
+                "cu_seq_lens_q": batch.cu_seqlens,
+                "cu_seq_lens_k": batch.cu_seqlens,
+                "max_length_q": longest,
+                "max_length_k": longest,
+            }
+        return self.language(
+            inputs_embeds=self.embed(batch),
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            use_cache=False,
+            **kwargs,
+        ).logits

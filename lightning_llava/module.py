@@ -1,0 +1,265 @@
+"""Batch → model → loss → log, and questions → answers → scores. Everything else lives in what it calls."""
+
+from dataclasses import asdict, is_dataclass
+from typing import Any, Literal, TypeVar
+
+import torch
+import torch.distributed as dist
+from lightning import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from lightning_llava.batch import Batch
+from lightning_llava.evaluation.ledger import LedgerRow
+from lightning_llava.evaluation.loader import QuestionBatch
+from lightning_llava.evaluation.answering import make_rows
+from lightning_llava.evaluation.report import score_rows
+from lightning_llava.models.attention import choose_attention
+from lightning_llava.models.build import build_llava
+from lightning_llava.models.checkpoint import checkpoint_names, init_from, load_checkpoint_state
+from lightning_llava.models.language import checkpoint_activations
+from lightning_llava.models.llava import Llava
+from lightning_llava.optim import build_optimizer, build_schedule
+from lightning_llava.settings import refuse_differences
+from lightning_llava.specs import (
+    GenerationSpec,
+    LanguageSpec,
+    LearningRates,
+    LoraSpec,
+    OptimizerSpec,
+    ProjectorSpec,
+    VisionSpec,
+)
+from lightning_llava.text.conversation import ConversationEncoder
+
+Spec = TypeVar("Spec")
+
+
+class LlavaModule(LightningModule):
+    """A LLaVA in training.
+
+    Args:
+        vision: the vision tower.
+        projector: what joins tower and LLM.
+        language: the LLM.
+        learning_rate: which parts train, and how fast.
+        optimizer: AdamW and its schedule.
+        generation: how answers are generated.
+        lora: adapters on the LLM; null for none.
+        attention: `auto` takes flash-attn where it is installed and the GPU allows, else torch's SDPA.
+        activation_checkpointing: `full` recomputes every decoder layer in the backward pass: about 8 KiB a token and layer
+            instead of 200 to 380, for 47 % more FLOPs.
+        init_from: a checkpoint of an earlier stage whose weights are taken over; the run itself starts at step 0.
+    """
+
+    llava: Llava
+
+    def __init__(
+        self,
+        vision: VisionSpec,
+        projector: ProjectorSpec,
+        language: LanguageSpec,
+        learning_rate: LearningRates,
+        optimizer: OptimizerSpec,
+        generation: GenerationSpec,
+        lora: LoraSpec | None = None,
+        attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto",
+        activation_checkpointing: Literal["none", "full"] = "none",
+        init_from: str | None = None,
+    ) -> None:
+        super().__init__()
+        # Plain dictionaries only: a checkpoint must load without running code.
+        self.save_hyperparameters(
+            {k: _plain(v) for k, v in locals().items() if k not in ("self", "__class__")}
+        )
+        self.vision, self.projector = _spec(VisionSpec, vision), _spec(ProjectorSpec, projector)
+        self.language, self.lora = _spec(LanguageSpec, language), lora and _spec(LoraSpec, lora)
+        self.learning_rate = _spec(LearningRates, learning_rate)
+        self.optimizer, self.generation = (
+            _spec(OptimizerSpec, optimizer),
+            _spec(GenerationSpec, generation),
+        )
+        self.attention, self.activation_checkpointing = attention, activation_checkpointing
+        self.init_from = init_from
+        self.strict_loading = False  # `load_state_dict` below is strict in its own way
+        self.rows: list[LedgerRow] = []
+        self._loss_sum: Tensor | None = None
+        self._supervised: Tensor | None = None
+
+    def configure_model(self) -> None:
+        """Load the parts; called again by Lightning, it does nothing."""
+        if hasattr(self, "llava"):
+            return
+        on_bf16 = (
+            str(self.trainer.precision).startswith("bf16") if self._trainer is not None else False
+        )
+        self.encoder = ConversationEncoder(self.language, image_tokens=1)
+        self.llava = build_llava(
+            self.vision,
+            self.projector,
+            self.language,
+            self.lora,
+            self.learning_rate,
+            base_dtype=torch.bfloat16 if on_bf16 else torch.float32,
+            attention=choose_attention(self.attention, self.device),
+        )
+        if self.activation_checkpointing == "full":
+            checkpoint_activations(self.llava.language)
+        if self.init_from is not None:
+            fresh = init_from(self.llava, self.init_from)
+            rank_zero_info(
+                f"model: weights taken from {self.init_from}; {len(fresh)} parameters start fresh"
+            )
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Build AdamW over the trainable parts and its schedule over the optimizer steps of the whole run."""
+        optimizer = build_optimizer(self.llava, self.learning_rate, self.optimizer)
+        schedule = build_schedule(
+            optimizer, self.optimizer, int(self.trainer.estimated_stepping_batches)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def train(self, mode: bool = True) -> "LlavaModule":
+        """Switch to training, but for a frozen tower: dropout there would be silent noise."""
+        super().train(mode)
+        if hasattr(self, "llava") and self.learning_rate.vision is None:
+            self.llava.vision_tower.eval()
+        return self
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the summed loss, with Lightning's and DDP's divisions undone in advance."""
+        if batch.rng_seed is not None:
+            torch.manual_seed(batch.rng_seed)
+        result = self.llava(batch)
+        self._add(result.loss.detach(), result.supervised)
+        # Lightning divides by accumulate_grad_batches and DDP averages over ranks; what counts is the sum over all of them,
+        # which on_before_optimizer_step divides by the number of supervised tokens.
+        return result.loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Divide the gradients by the supervised tokens of the whole step: all its micro-batches, all ranks."""
+        assert self._loss_sum is not None and self._supervised is not None
+        totals = torch.stack([self._loss_sum.double(), self._supervised.double()])
+        if self.trainer.world_size > 1:
+            dist.all_reduce(totals)
+        loss_sum, supervised = totals[0], totals[1].clamp(min=1)
+        gradients = [p.grad for p in self.llava.parameters() if p.grad is not None]
+        torch._foreach_mul_(gradients, float(1 / supervised))
+        self._loss_sum = self._supervised = None
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self.log("learning/loss", (loss_sum / supervised).float(), prog_bar=True)
+        self.log("learning/grad_norm", norm)
+        self.log("data/supervised_tokens", totals[1].float())
+        for group in optimizer.param_groups:
+            self.log(
+                f"learning/lr/{group['name']}",
+                group["lr"],
+                prog_bar="no_decay" not in group["name"],
+            )
+
+    def validation_step(self, batch: QuestionBatch, batch_idx: int) -> list[LedgerRow]:
+        """Answer a batch of benchmark questions."""
+        return self._answer(batch)
+
+    test_step = validation_step
+
+    def predict_step(self, batch: QuestionBatch, batch_idx: int) -> list[LedgerRow]:
+        """Answer a batch of free questions."""
+        return self._answer(batch)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the answers of the validation before."""
+        self.rows = []
+
+    on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
+
+    def on_validation_epoch_end(self) -> None:
+        """Score the answers of all ranks and log them."""
+        self.rows = self._gathered_rows()
+        if self.rows and not self.trainer.sanity_checking:
+            for name, value in benchmark_scalars(score_rows(self.rows)).items():
+                self.log(name, value, rank_zero_only=True, sync_dist=False)
+
+    on_test_epoch_end = on_validation_epoch_end
+
+    def on_predict_epoch_end(self) -> None:
+        """Gather the answers of all ranks."""
+        self.rows = self._gathered_rows()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what trained, not the frozen base, and the settings it was trained with."""
+        kept = {f"llava.{name}" for name in checkpoint_names(self.llava)}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in kept}
+        checkpoint["model_settings"] = self.settings()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint whose run had other settings.
+
+        Raises:
+            SettingError: naming the keys, both values and `model.init_from`.
+        """
+        training = self._trainer is not None and self.trainer.state.fn == "fit"
+        saved, present = checkpoint["model_settings"], self.settings()
+        keys = (
+            present.keys()
+            if training
+            else present.keys() - {"model.learning_rate", "model.optimizer"}
+        )
+        refuse_differences({k: saved[k] for k in keys}, {k: present[k] for k in keys})
+        if not hasattr(self, "llava"):
+            self.configure_model()
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Load what a checkpoint holds; everything that is missing must be frozen."""
+        state = {key.removeprefix("llava."): value for key, value in state_dict.items()}
+        load_checkpoint_state(self.llava, state)
+
+    def settings(self) -> dict[str, Any]:
+        """List what must not change when a run continues."""
+        keys = ("vision", "projector", "language", "lora", "learning_rate", "optimizer")
+        return {f"model.{key}": self.hparams[key] for key in keys}
+
+    def _add(self, loss: Tensor, supervised: Tensor) -> None:
+        self._loss_sum = loss if self._loss_sum is None else self._loss_sum + loss
+        self._supervised = supervised if self._supervised is None else self._supervised + supervised
+
+    def _answer(self, batch: QuestionBatch) -> list[LedgerRow]:
+        pad_id = self.encoder.tokenizer.pad_token_id
+        pad_id = self.encoder.stop_ids[0] if pad_id is None else int(pad_id)
+        answers = self.llava.generate(
+            batch.prompts, self.generation.max_new_tokens, self.encoder.stop_ids, pad_id
+        )
+        rows = [
+            row
+            for questions, text, ids in zip(batch.questions, batch.texts, answers, strict=True)
+            for row in make_rows(questions, text, self.encoder.decode(ids))
+        ]
+        self.rows += rows
+        return rows
+
+    def _gathered_rows(self) -> list[LedgerRow]:
+        if self.trainer.world_size == 1:
+            return self.rows
+        parts: list[list[LedgerRow]] = [[] for _ in range(self.trainer.world_size)]
+        dist.all_gather_object(parts, self.rows)
+        return [row for part in parts for row in part]
+
+
+def benchmark_scalars(scores: dict[str, Any], prefix: str = "benchmarks/") -> dict[str, float]:
+    """Flatten nested scores to TensorBoard tags."""
+    flat: dict[str, float] = {}
+    for key, value in scores.items():
+        if isinstance(value, dict):
+            flat |= benchmark_scalars(value, f"{prefix}{key}/")
+        elif isinstance(value, int | float):
+            flat[f"{prefix}{key}"] = float(value)
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def _spec(kind: type[Spec], value: Any) -> Spec:
+    """Accept a spec or the dictionary that a checkpoint holds of it."""
+    return value if isinstance(value, kind) else kind(**value)

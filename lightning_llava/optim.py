@@ -1,0 +1,65 @@
+"""Parameter groups and learning-rate schedule."""
+
+import math
+from dataclasses import asdict
+from functools import partial
+
+import torch
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from lightning_llava.errors import SettingError
+from lightning_llava.models.build import named_parts
+from lightning_llava.models.llava import Llava
+from lightning_llava.specs import LearningRates, OptimizerSpec
+
+
+def build_optimizer(model: Llava, rates: LearningRates, spec: OptimizerSpec) -> AdamW:
+    """Group the trainable parameters by part, biases and norms apart (they get no weight decay).
+
+    Raises:
+        SettingError: nothing trains.
+    """
+    groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
+    for part, _, parameter in named_parts(model):
+        if parameter.requires_grad:
+            groups.setdefault((part, parameter.ndim >= 2), []).append(parameter)
+    if not groups:
+        raise SettingError(
+            "nothing trains: every entry of model.learning_rate is null; set at least one"
+        )
+    on_gpu = next(model.parameters()).is_cuda
+    return AdamW(
+        [
+            {
+                "params": parameters,
+                "lr": asdict(rates)[part],
+                "weight_decay": spec.weight_decay if decays else 0.0,
+                "name": part if decays else f"{part}_no_decay",
+            }
+            for (part, decays), parameters in groups.items()
+        ],
+        betas=spec.betas,
+        eps=spec.eps,
+        fused=on_gpu or None,
+    )
+
+
+def build_schedule(optimizer: AdamW, spec: OptimizerSpec, total_steps: int) -> LambdaLR:
+    """Build linear warmup, then the decay (transformers: get_cosine_schedule_with_warmup)."""
+    warmup = math.ceil(spec.warmup_ratio * total_steps)
+    return LambdaLR(
+        optimizer, partial(rate_factor, shape=spec.schedule, warmup=warmup, total=total_steps)
+    )
+
+
+def rate_factor(step: int, shape: str, warmup: int, total: int) -> float:
+    """Return the share of the peak rate at an optimizer step (0 before the first)."""
+    if step < warmup:
+        return step / max(1, warmup)
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return {
+        "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+        "linear": 1 - progress,
+        "constant": 1.0,
+    }[shape]

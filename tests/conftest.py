@@ -1,0 +1,32 @@
+import os
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import tiny
+import torch
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory):
+    torch.manual_seed(0)
+    return tiny.save_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="session")
+def siglip(tmp_path_factory):
+    torch.manual_seed(1)
+    return tiny.save_siglip(tmp_path_factory.mktemp("siglip"))
+
+
+@pytest.fixture(scope="session")
+def mistral(tmp_path_factory):
+    torch.manual_seed(2)
+    return tiny.save_mistral(tmp_path_factory.mktemp("mistral"))
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory):
+    torch.manual_seed(3)
+    return tiny.save_llama(tmp_path_factory.mktemp("llama"))

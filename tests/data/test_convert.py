@@ -1,0 +1,317 @@
+import json
+import os
+import zlib
+from io import BytesIO
+
+import pytest
+from photographs import write_photographs
+from PIL import Image
+
+from lightning_llava.data.convert import Report, llava_samples, read_records
+from lightning_llava.errors import SettingError
+from lightning_llava.text.conversation import Turn
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    write_photographs(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    return images
+
+
+def record(image=None, question="<image>\nWhat is this?", answer="A cat.", **changes):
+    conversations = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    return {"id": "1", "image": image, "conversations": conversations} | changes
+
+
+def says(*messages):
+    """Write a conversation as `human: …` and `gpt: …` lines."""
+    parts = [message.split(": ", 1) for message in messages]
+    return [{"from": role, "value": text} for role, text in parts]
+
+
+def convert(records, images, language="auto"):
+    report = Report()
+    samples = list(llava_samples(records, images, "test", language, report))
+    assert report.records == len(records) == report.written + len(report.left_out)
+    return samples, report
+
+
+def left_out(bad, images):
+    """Convert one bad record between two good ones, and return what is said of it."""
+    good = record(question="Hi", conversations=says("human: Hi", "gpt: Hi"))
+    samples, report = convert([good, bad, good], images)
+    assert len(samples) == 2
+    (entry,) = report.left_out
+    assert entry.record == 1
+    return entry
+
+
+def write_jpeg(path, **options):
+    noise = Image.effect_noise((64, 64), 64)
+    noise.save(path, "JPEG", **options)
+    return path.read_bytes()
+
+
+def test_photographs_of_all_shapes_stay_byte_for_byte(photographs):
+    paths = sorted(photographs.iterdir())
+    assert len(paths) == 9
+    samples, report = convert([record(path.name) for path in paths], photographs)
+    assert [sample.images for sample in samples] == [[path.read_bytes()] for path in paths]
+    assert (report.written, report.images, report.text_only) == (9, 9, 0)
+    assert report.image_bytes == sum(path.stat().st_size for path in paths)
+
+
+def test_turns_and_placeholders_are_kept(photographs):
+    conversations = says(
+        "human: <image>\nand <image>: which is a cat?",
+        "gpt: The second.",
+        "human: Sure?",
+        "gpt: Yes",
+    )
+    images = ["coffee.jpg", "cat_tiny.jpg"]
+    (sample,), _ = convert([record(images, conversations=conversations)], photographs)
+    assert sample.turns == [
+        Turn("user", "<image>\nand <image>: which is a cat?"),
+        Turn("assistant", "The second."),
+        Turn("user", "Sure?"),
+        Turn("assistant", "Yes"),
+    ]
+    assert sample.images == [(photographs / name).read_bytes() for name in images]
+
+
+def test_leading_answer_is_dropped(folder):
+    conversations = says("gpt: ", "human: Hi", "gpt: Hello")
+    (sample,), _ = convert([record(conversations=conversations)], folder)
+    assert sample.turns == [Turn("user", "Hi"), Turn("assistant", "Hello")]
+
+
+@pytest.mark.parametrize("image", [{}, {"image": None}, {"image": ""}, {"image": []}])
+def test_text_only(folder, image):
+    text_only = {"id": 7, "conversations": says("human: Hi", "gpt: Hello"), **image}
+    (sample,), report = convert([text_only], folder)
+    assert (sample.id, sample.images, sample.source) == ("7", [], "test")
+    assert (report.text_only, report.images) == (1, 0)
+
+
+def test_shared_ids_are_told_apart(folder):
+    hello = says("human: Hi", "gpt: Hello")
+    records = [{"id": name, "conversations": hello} for name in ("a", "b", "a", "a")]
+    samples, _ = convert([*records, {"conversations": hello}], folder)
+    assert [sample.id for sample in samples] == ["a", "b", "a@2", "a@3", "record 4"]
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "language"),
+    [
+        ("What is this?", "Это кот по имени Cat.", "ru"),
+        ("Что это?", "This is кот", "en"),
+        ("Что?", "кот cat", "en"),  # exactly half is not more than half
+        ("Сколько котов?", "2", "ru"),
+        ("How many?", "2", "en"),
+    ],
+)
+def test_language_from_the_letters_of_the_answers(folder, question, answer, language):
+    (sample,), report = convert([record(question=question, answer=answer)], folder)
+    assert sample.language == language
+    assert report.languages == {language: 1}
+
+
+def test_language_can_be_told(folder):
+    (sample,), _ = convert([record(question="Hi", answer="Hello")], folder, language="ru")
+    assert sample.language == "ru"
+
+
+def test_missing_image(folder):
+    entry = left_out(record("coco/1.jpg", id="c1"), folder)
+    assert (entry.id, entry.reason, entry.detail) == ("c1", "missing", "coco/1.jpg: no such file")
+    (folder / "coco").mkdir()
+    assert left_out(record("coco"), folder).reason == "missing"
+
+
+def test_one_missing_image_of_two_leaves_the_record_out(photographs):
+    two = record(["coffee.jpg", "gone.jpg"], question="<image><image> Same?")
+    assert left_out(two, photographs).detail == "gone.jpg: no such file"
+
+
+def test_truncated_image(folder):
+    encoded = write_jpeg(folder / "whole.jpg")
+    (folder / "cut.jpg").write_bytes(encoded[: len(encoded) // 2])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "head.png").write_bytes(b"\x89PNG\r\n\x1a\n and no chunks")
+    assert convert([record("whole.jpg")], folder)[1].written == 1
+    assert "truncated" in left_out(record("cut.jpg"), folder).detail
+    assert left_out(record("empty.jpg"), folder).reason == "corrupt"
+    assert left_out(record("head.png"), folder).detail == "head.png: its header cannot be read"
+
+
+def test_png_with_a_flipped_bit(folder):
+    stream = BytesIO()
+    Image.effect_noise((64, 64), 64).save(stream, "PNG")
+    encoded = bytearray(stream.getvalue())
+    encoded[len(encoded) // 2] ^= 1
+    (folder / "bit.png").write_bytes(encoded)
+    assert left_out(record("bit.png"), folder).reason == "corrupt"
+
+
+@pytest.mark.parametrize("side", [10_000, 30_000])  # Pillow warns of the first, refuses the second
+def test_decompression_bomb(folder, side):
+    header = side.to_bytes(4, "big") * 2 + b"\x08\x00\x00\x00\x00"
+    chunks = [b"IHDR" + header, b"IDAT" + zlib.compress(b"\0" * 1000), b"IEND"]
+    with (folder / "bomb.png").open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        for chunk in chunks:
+            file.write((len(chunk) - 4).to_bytes(4, "big"))
+            file.write(chunk + zlib.crc32(chunk).to_bytes(4, "big"))
+    entry = left_out(record("bomb.png"), folder)
+    assert entry.reason == "corrupt"
+    assert "DecompressionBomb" in entry.detail
+
+
+@pytest.mark.parametrize("format_name", ["BMP", "GIF"])
+def test_other_formats(folder, format_name):
+    Image.new("RGB", (8, 8)).save(folder / "named.jpg", format_name)
+    entry = left_out(record("named.jpg"), folder)
+    assert entry.reason == "format"
+    assert entry.detail.endswith("expected JPEG, PNG or WebP")
+
+
+@pytest.mark.parametrize(("name", "format_name"), [("a.webp", "WEBP"), ("b.jpg", "PNG")])
+def test_other_names_of_good_formats(folder, name, format_name):
+    Image.new("RGB", (8, 8)).save(folder / name, format_name)
+    samples, _ = convert([record(name)], folder)
+    assert samples[0].images == [(folder / name).read_bytes()]
+
+
+def test_paths_stay_inside_the_folder(folder, tmp_path):
+    write_jpeg(tmp_path / "outside.jpg")
+    write_jpeg(folder / "inside.jpg")
+    (folder / "link.jpg").symlink_to(tmp_path / "outside.jpg")
+    (folder / "parent").symlink_to(tmp_path)
+    (folder / "circle.jpg").symlink_to(folder / "circle.jpg")
+    (folder / "good_link.jpg").symlink_to(folder / "inside.jpg")
+    outside = str(tmp_path / "outside.jpg")
+    for name in ("../outside.jpg", "a/../inside.jpg", outside, "link.jpg", "parent/outside.jpg"):
+        assert left_out(record(name), folder).reason == "path", name
+    assert left_out(record("nul\0.jpg"), folder).reason == "path"
+    assert left_out(record("circle.jpg"), folder).reason in ("path", "missing")
+    assert left_out(record("long" * 1000), folder).reason in ("path", "missing")
+    assert convert([record("good_link.jpg")], folder)[1].written == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_unreadable_image(folder):
+    write_jpeg(folder / "a.jpg")
+    (folder / "a.jpg").chmod(0)
+    assert left_out(record("a.jpg"), folder).reason == "missing"
+
+
+@pytest.mark.parametrize(
+    ("conversations", "reason", "detail"),
+    [
+        (says("human: Hi", "gpt: Hi", "human: Bye"), "conversation", "ending with the assistant"),
+        (says("human: Hi", "human: Hi", "gpt: Hi"), "conversation", "in alternation"),
+        (says("gpt: Hi"), "conversation", "no turns"),
+        ([], "conversation", "no turns"),
+        (
+            says("human: <image> Hi", "gpt: Hi"),
+            "conversation",
+            "1 <image> placeholders but 0 images",
+        ),
+        (says("human: Hi", "gpt:  "), "conversation", "an answer is empty"),
+        (says("human: Hi", "gpt: \ud83d"), "conversation", "half of a surrogate pair"),
+        (says("system: Be good", "human: Hi", "gpt: Hi"), "record", "turn 0"),
+        ([{"from": "human", "value": 3}], "record", "turn 0"),
+        ([{"from": ["human"], "value": "Hi"}], "record", "turn 0"),
+        (["Hi"], "record", "turn 0"),
+        ("Hi", "record", "no list"),
+    ],
+)
+def test_bad_conversations(folder, conversations, reason, detail):
+    entry = left_out(record(conversations=conversations), folder)
+    assert entry.reason == reason
+    assert detail in entry.detail
+
+
+@pytest.mark.parametrize("bad", [3, [], record(3), record(["a.jpg", 3]), record({"path": "a.jpg"})])
+def test_not_a_record(folder, bad):
+    assert left_out(bad, folder).reason == "record"
+
+
+def test_many_records_keep_their_order(folder):
+    records = [
+        record(id=number, conversations=says("human: Hi", "gpt: Hi")) for number in range(80)
+    ]
+    records[40] = None
+    samples, report = convert(records, folder)
+    assert [sample.id for sample in samples] == [str(n) for n in range(80) if n != 40]
+    assert [entry.record for entry in report.left_out] == [40]
+
+
+def test_images_folder_must_exist(tmp_path):
+    with pytest.raises(SettingError, match="nowhere does not exist"):
+        convert([record()], tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"id": 1},\n {"id": 2}]',
+        '{"id": 1}\n\n{"id": 2}\n',
+        '\ufeff[{"id": 1}, {"id": 2}]',
+        '{"id": 1}\r\n{"id": 2}',
+    ],
+)
+def test_read_array_or_lines(tmp_path, text):
+    (tmp_path / "a.json").write_text(text, encoding="utf-8", newline="")
+    assert read_records(tmp_path / "a.json") == [{"id": 1}, {"id": 2}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"id": 1}\n{"id": 2', "line 2: .*expected a JSON array or one record a line"),
+        (b'[{"id": 1}', "not a JSON array: .*line 1 column 11"),
+        (b"\xff\xfe", "cannot read .*expected a UTF-8 JSON file"),
+        (None, "cannot read .*No such file"),
+    ],
+)
+def test_read_broken_file(tmp_path, content, message):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SettingError, match=message):
+        read_records(path)
+
+
+def test_report_as_json(photographs, tmp_path):
+    records = [
+        record("coffee.jpg"),
+        record("gone.jpg", id="x"),
+        record("cat_tiny.jpg", answer="Кот"),
+    ]
+    _, report = convert(records, photographs)
+    shard = tmp_path / "a-000000.tar"
+    shard.write_bytes(b"12345")
+    assert json.loads(report.to_json([shard])) == {
+        "records": 3,
+        "written": 2,
+        "images": 2,
+        "image_bytes": sum(
+            (photographs / f"{name}.jpg").stat().st_size for name in ("coffee", "cat_tiny")
+        ),
+        "text_only": 0,
+        "languages": {"en": 1, "ru": 1},
+        "left_out": [
+            {"record": 1, "id": "x", "reason": "missing", "detail": "gone.jpg: no such file"}
+        ],
+        "left_out_by_reason": {"missing": 1},
+        "shards": {"a-000000.tar": 5},
+    }

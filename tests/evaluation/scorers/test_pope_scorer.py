@@ -1,0 +1,156 @@
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from lightning_llava.errors import SettingError
+from lightning_llava.evaluation.scorers.pope import (
+    Pope,
+    PopeCounts,
+    parse_answer,
+    parse_official,
+    parse_strict,
+    pope_compute,
+    pope_update,
+)
+
+REAL_ROWS = Path(__file__).parents[4] / "shared" / "data" / "llava-1.5-13b" / "pope_random.jsonl"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "NO",
+        "Nope",
+        "none",
+        '"No"',
+        "No! there is none",
+        "There isn't",
+        "Not really",
+        "no\n",
+        "Yes. No dog.",
+        "Нет",
+        "",
+        "There is no,such thing",  # the comma goes, the words join
+    ],
+)
+def test_official_rule_reads_yes(answer):
+    assert parse_official(answer) == "yes"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["No.", "no, there is not", "Yes, but not a dog", "Well, no", " no", "No 3.5"],
+)
+def test_official_rule_reads_no(answer):
+    assert parse_official(answer) == "no"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("Yes", "yes"),
+        ("yes.", "yes"),
+        ('"YES!"', "yes"),
+        ("Да", "yes"),
+        ("«Да», на столе.", "yes"),
+        ("Нет", "no"),
+        ("НЕТ!\n", "no"),
+        ("нет, на картинке нет собаки", "no"),
+        ("NO", "no"),
+        ("No! there is none", "no"),
+        ("Yes, but not a dog", "yes"),
+        ("", "unknown"),
+        ("Nope", "unknown"),
+        ("вода", "unknown"),
+        ("планета", "unknown"),
+        ("snow, yesterday", "unknown"),
+        ("Yes. No dog.", "unknown"),
+        ("да или нет", "unknown"),
+        ("собака", "unknown"),
+    ],
+)
+def test_strict_rule(answer, expected):
+    assert parse_strict(answer) == expected
+
+
+def test_language_chooses_the_rule():
+    assert parse_answer("Нет", "en") == "yes"
+    assert parse_answer("Нет", "ru") == "no"
+    assert parse_answer("Не знаю", "ru") == "unknown"
+    assert parse_answer("Nope", "en") == "yes"
+
+
+def test_english_counts_by_hand():
+    answers = ["Yes", "Yes", "No", "no, none", "maybe", "Yes"]
+    labels = ["yes", "no", "no", "yes", "no", "yes"]
+    assert pope_update(answers, labels, "en") == PopeCounts(
+        tp=2, fp=2, tn=1, fn=1, total=6, unparsed=1
+    )
+
+
+def test_russian_unknowns_are_negative_in_f1_and_wrong_for_accuracy():
+    answers = ["Да", "Нет", "Нет", "Да", "кот", "кот", "да, кот", "нет кота"]
+    labels = ["yes", "no", "yes", "no", "yes", "no", "yes", "no"]
+    counts = pope_update(answers, labels, "ru")
+    assert counts == PopeCounts(tp=2, fp=1, tn=2, fn=2, total=8, unparsed=2)
+    assert pope_compute(counts) == {
+        "tp": 2,
+        "fp": 1,
+        "tn": 2,
+        "fn": 2,
+        "total": 8,
+        "accuracy": 0.5,
+        "precision": pytest.approx(2 / 3),
+        "recall": 0.5,
+        "f1": pytest.approx(4 / 7),
+        "yes_ratio": 0.375,
+        "unknown_rate": 0.25,
+    }
+
+
+def test_always_no_has_zero_f1_and_nothing_has_no_score():
+    scores = pope_compute(pope_update(["No", "No"], ["yes", "no"], "en"))
+    assert (scores["precision"], scores["recall"], scores["f1"]) == (0.0, 0.0, 0.0)
+    assert scores["accuracy"] == 0.5
+    assert math.isnan(pope_compute(pope_update([], [], "en"))["accuracy"])
+
+
+def test_refuses_other_labels():
+    with pytest.raises(
+        SettingError, match=r"label 'нет\.' to the answer 'Нет', expected yes or no"
+    ):
+        pope_update(["Нет"], ["нет."], "ru")
+
+
+def test_metric_over_batches_and_processes_equals_the_union():
+    answers = ["Да", "Нет", "Нет", "Да", "кот", "да", "нет"]
+    labels = ["yes", "no", "yes", "no", "no", "yes", "no"]
+    other = Pope("ru")
+    other.update(answers[:5], labels[:5])
+    metric = Pope(
+        "ru",
+        dist_sync_fn=lambda tensor, group: [tensor, other.counts],
+        distributed_available_fn=lambda: True,
+    )
+    metric.update(answers[5:6], labels[5:6])
+    metric.update(answers[6:], labels[6:])
+    assert metric.compute() == pope_compute(pope_update(answers, labels, "ru"))
+    assert metric.counts.tolist() == [1, 0, 1, 0, 2, 0], "own counts come back after the exchange"
+    metric.reset()
+    assert metric.counts.sum() == 0
+
+
+def test_golden_numbers_of_llava_1_5_13b():
+    if not REAL_ROWS.is_file():
+        assert not os.environ.get("CI"), f"CI must have {REAL_ROWS}"
+        pytest.skip(f"real predictions are not at {REAL_ROWS}")
+    rows = [json.loads(line) for line in REAL_ROWS.read_text(encoding="utf-8").splitlines()]
+    answers, labels = [row["prediction"] for row in rows], [row["label"] for row in rows]
+    counts = pope_update(answers, labels, "en")
+    assert counts == PopeCounts(tp=1182, fp=31, tn=1379, fn=318, total=2910, unparsed=0)
+    scores = pope_compute(counts)
+    assert scores["f1"] == pytest.approx(0.871360, abs=5e-7)
+    assert scores["yes_ratio"] == pytest.approx(0.416838, abs=5e-7)

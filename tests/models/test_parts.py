@@ -1,0 +1,113 @@
+"""Tower, projector, adapters, attention choice."""
+
+import pytest
+import torch
+from lightning_llava.data.collate import collate_packed
+from lightning_llava.errors import SettingError
+from lightning_llava.models.attention import choose_attention
+from lightning_llava.models.build import build_llava, named_parts
+from lightning_llava.models.lora import merge_lora
+from lightning_llava.models.projector import build_projector
+from lightning_llava.models.vision import load_vision_tower
+from lightning_llava.specs import LanguageSpec, LearningRates, LoraSpec, ProjectorSpec, VisionSpec
+from tiny import IMAGE_SIZE, build, row
+from transformers import CLIPVisionModel, SiglipVisionModel
+
+
+@pytest.mark.parametrize(
+    ("name", "model_class"), [("clip", CLIPVisionModel), ("siglip", SiglipVisionModel)]
+)
+@pytest.mark.parametrize("layer", [-1, -2, 1])
+def test_tower_gives_the_selected_hidden_state_and_runs_nothing_above_it(
+    request, name, model_class, layer
+):
+    folder = request.getfixturevalue(name)
+    tower = load_vision_tower(VisionSpec(name=str(folder), layer=layer), torch.float32).eval()
+    whole = model_class.from_pretrained(folder).eval()
+    pixels = torch.randint(0, 256, (2, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=torch.uint8)
+    with torch.no_grad():
+        states = whole(
+            (pixels / 255 - tower.mean) / tower.std, output_hidden_states=True
+        ).hidden_states
+        expected = states[layer][:, 1:] if name == "clip" else states[layer]
+        torch.testing.assert_close(tower(pixels), expected, atol=1e-5, rtol=0)
+    assert len(tower.encoder.encoder.layers) == {-1: 3, -2: 2, 1: 1}[layer]
+    assert tower(pixels).shape == (2, tower.geometry.image_tokens, tower.width)
+
+
+def test_tower_keeps_cls_when_asked(clip):
+    tower = load_vision_tower(VisionSpec(name=str(clip), tokens="cls_patch"), torch.float32)
+    assert tower(torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)).shape[1] == 17
+
+
+def test_a_layer_the_tower_lacks_is_refused(clip):
+    with pytest.raises(SettingError, match=r"model.vision.layer: found 4; expected 1 … 3"):
+        load_vision_tower(VisionSpec(name=str(clip), layer=4), torch.float32)
+
+
+def test_projector_kinds():
+    assert build_projector("linear", 3, 5)(torch.zeros(2, 3)).shape == (2, 5)
+    deep = build_projector("mlp3x_gelu", 3, 5)
+    assert [type(m).__name__ for m in deep] == ["Linear", "GELU", "Linear", "GELU", "Linear"]
+    assert (
+        sum(p.numel() for p in build_projector("mlp2x_gelu", 1024, 4096).parameters()) == 20_979_712
+    )
+    x = torch.randn(2, 3)
+    assert build_projector("identity", 3, 3)(x) is x
+    with pytest.raises(SettingError, match="the tower gives 3 and the LLM takes 5"):
+        build_projector("identity", 3, 5)
+    with pytest.raises(SettingError, match=r"model.projector.type: found 'mlp'"):
+        build_projector("mlp", 3, 5)
+
+
+def test_lora_covers_the_decoder_and_nothing_else(clip, mistral):
+    model = build(clip, mistral, LoraSpec(r=4, alpha=8))
+    adapted = {
+        name.rsplit(".lora_A", 1)[0] for part, name, _ in named_parts(model) if ".lora_A" in name
+    }
+    per_layer = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    assert len(adapted) == 2 * len(per_layer)
+    assert all(name.startswith("language.model.layers.") for name in adapted)
+    assert {name.rsplit(".", 1)[1] for name in adapted} == set(per_layer)
+
+
+def test_only_named_parts_train_and_they_are_fp32(clip, mistral):
+    rates = LearningRates(projector=1e-3, lora=1e-4)
+    model = build_llava(
+        VisionSpec(name=str(clip)),
+        ProjectorSpec(),
+        LanguageSpec(name=str(mistral)),
+        LoraSpec(r=2),
+        rates,
+        base_dtype=torch.bfloat16,
+    )
+    for part, name, parameter in named_parts(model):
+        trains = part in ("projector", "lora")
+        assert parameter.requires_grad == trains, name
+        assert parameter.dtype == (torch.float32 if trains else torch.bfloat16), name
+
+
+def test_a_rate_for_adapters_that_do_not_exist_is_refused(clip, mistral):
+    with pytest.raises(
+        SettingError, match=r"model.learning_rate.lora is 0.0002, but model.lora is null"
+    ):
+        build(clip, mistral, None, LearningRates())
+
+
+def test_merging_adapters_changes_no_logits(clip, mistral):
+    torch.manual_seed(0)
+    model = build(clip, mistral, LoraSpec(r=4, alpha=8))
+    for part, name, parameter in named_parts(model):
+        if part == "lora" and "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    batch = collate_packed([row("a", 12, 1, 4, 1)], 16, IMAGE_SIZE)
+    with torch.no_grad():
+        before = model.logits(batch)
+        merge_lora(model.language)
+        torch.testing.assert_close(model.logits(batch), before, atol=1e-5, rtol=1e-5)
+
+
+def test_flash_attention_on_cpu_is_refused_with_the_setting():
+    assert choose_attention("auto", torch.device("cpu")) == "sdpa"
+    with pytest.raises(SettingError, match=r"the device is cpu; set model.attention: sdpa"):
+        choose_attention("flash_attention_2", torch.device("cpu"))
