@@ -9,26 +9,30 @@ IGNORE_INDEX = -100
 """Label of a position that is not supervised (the value torch's cross-entropy ignores)."""
 
 IMAGE_TOKEN_INDEX = -200
-"""Id that stands where image features go (LLaVA's constant); never looked up in the embedding table."""
+"""Id that stands where image features go (LLaVA's constant); never looked up in the embedding
+table."""
 
 
 @dataclass
 class Batch:
     """One micro-batch: either a single packed row or padded rows.
 
-    A packed row holds several samples one after another; `position_ids` restart at 0 with each of them and `attention_mask`
-    is None. Padded rows hold one sample each and say with `attention_mask` what is padding.
-    Placeholders are expanded: an image of 576 patches takes 576 ids `IMAGE_TOKEN_INDEX`, in reading order of `pixel_values`.
+    A packed row holds several samples one after another; `position_ids` restart at 0 with each of
+    them and `attention_mask` is None. Padded rows hold one sample each and say with
+    `attention_mask` what is padding. Placeholders are expanded: an image of 576 patches takes 576
+    ids `IMAGE_TOKEN_INDEX`, in reading order of `pixel_values`.
     """
 
     input_ids: Int[Tensor, "rows tokens"]
     labels: Int[Tensor, "rows tokens"]
     position_ids: Int[Tensor, "rows tokens"]
     pixel_values: UInt8[Tensor, "images 3 height width"]
-    """Raw pixels; the tower normalises them on its device, so that a quarter of the bytes travels."""
+    """Raw pixels; the tower normalises them on its device, so that a quarter of the bytes
+    travels."""
     attention_mask: Bool[Tensor, "rows tokens"] | None = None
     cu_seqlens: Int[Tensor, " samples_plus_1"] | None = None
     """Packed rows only: int32 offsets of the samples in the row, from 0 to the row's length."""
     sample_ids: list[str] = field(default_factory=list)
     rng_seed: int | None = None
-    """Seed of everything random in this micro-batch (dropout): a function of (seed, global micro-batch) alone."""
+    """Seed of everything random in this micro-batch (dropout): a function of (seed, global
+    micro-batch) alone."""

@@ -18,7 +18,8 @@ from lightning_llava.module import LlavaModule
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs",
-    "max_epochs": 1,  # the whole run is one Lightning epoch; data.epochs says how often the data are seen
+    # The whole run is one Lightning epoch; data.epochs says how often the data are seen.
+    "max_epochs": 1,
     "log_every_n_steps": 10,
     "use_distributed_sampler": False,  # the plan deals to ranks itself
     "enable_model_summary": False,  # Reports lists the parts with their rates
@@ -43,7 +44,7 @@ class LlavaCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def _parse_ckpt_path(self) -> None:
-        """Do nothing: Lightning would let the checkpoint's hyperparameters win over files and flags, without a word.
+        """Do nothing: Lightning would let the checkpoint's hyperparameters win, without a word.
 
         `LlavaModule.on_load_checkpoint` compares them instead, and refuses differences.
         """
@@ -75,7 +76,8 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line; what a user can mend ends in one sentence and exit code 2."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    # The training data's state is one integer, in the data module's state_dict; Lightning looks for it in the loader.
+    # The training data's state is one integer, in the data module's state_dict; Lightning looks for
+    # it in the loader.
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     try:
         LlavaCLI(

@@ -170,7 +170,8 @@ def _wrong_value(message: str, given: list[Given], known: KnownSettings) -> list
         return []
     if children := known.children(one.key):
         return [
-            f"{one.label()} is {one.value!r}, expected a mapping (or a file) with {', '.join(children)}"
+            f"{one.label()} is {one.value!r}, expected a mapping (or a file) with "
+            f"{', '.join(children)}"
         ]
     words = accepted(known.types[pattern])
     expected = " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))

@@ -42,11 +42,12 @@ class ShardDataModule(LightningDataModule):
         benchmarks: what `validate`, `test` and the validation inside `fit` ask, by name.
         predict: what `predict` answers.
         preparation: code that writes the shards first (the demo).
-        prompt: `chat` writes the LLM's own template; `plain` image and caption alone, for the align stage.
+        prompt: `chat` writes the LLM's own template; `plain` image and caption alone, for the align
+            stage.
         image_mode: `square` crops the centre, `pad` pads to a square.
         pack_tokens: most tokens in a packed micro-batch.
-        epochs: how often the mixture is seen. `trainer.max_steps`, where given, ends the run instead and repeats the
-            mixture as often as it takes.
+        epochs: how often the mixture is seen. `trainer.max_steps`, where given, ends the run
+            instead and repeats the mixture as often as it takes.
         num_workers: processes that read and decode.
         eval_batch_size: questions answered at once.
         pin_memory: copy batches through pinned memory; null does so when a GPU is used.
@@ -119,7 +120,7 @@ class ShardDataModule(LightningDataModule):
         self.dataset = PackDataset(index, plan, encoder, self.transform, self.geometry)
 
     def total_micro_batches(self) -> int:
-        """Count the micro-batches of the whole run on all ranks together, a multiple of their number.
+        """Count the micro-batches of the whole run on all ranks, a multiple of their number.
 
         Raises:
             SettingError: `trainer.max_epochs` above one.
@@ -128,7 +129,8 @@ class ShardDataModule(LightningDataModule):
         assert self.dataset is not None
         if trainer.max_epochs is not None and trainer.max_epochs > 1:
             raise SettingError(
-                f"trainer.max_epochs is {trainer.max_epochs}, expected 1: the whole run is one Lightning epoch, so that it can "
+                f"trainer.max_epochs is {trainer.max_epochs}, expected 1: the whole run is "
+                "one Lightning epoch, so that it can "
                 f"resume anywhere; set data.epochs: {trainer.max_epochs} instead"
             )
         world = trainer.world_size
@@ -178,7 +180,8 @@ class ShardDataModule(LightningDataModule):
         """
         if self.predict is None or not self.predict.questions:
             raise SettingError(
-                "data.predict.questions is not set; give a JSON lines file with question_id, text and image"
+                "data.predict.questions is not set; give a JSON lines file with question_id, "
+                "text and image"
             )
         return self._question_loader(
             load_predict_questions(self.predict), self.predict.short_answer

@@ -4,6 +4,6 @@
 class SettingError(ValueError):
     """Says what was found, what was expected and which setting or file mends it.
 
-    The command line prints it as a sentence, without a traceback. Anything else that is raised is a bug of ours and keeps
-    its traceback.
+    The command line prints it as a sentence, without a traceback. Anything else that is raised is a
+    bug of ours and keeps its traceback.
     """

@@ -41,7 +41,8 @@ def vision_geometry(config: PretrainedConfig, spec: VisionSpec) -> VisionGeometr
     )
     if not isinstance(image_size, int) or not isinstance(patch_size, int):
         raise SettingError(
-            f"model.vision.name: {spec.name!r} ({config.model_type}) has image_size {image_size} and patch_size "
+            f"model.vision.name: {spec.name!r} ({config.model_type}) has image_size "
+            f"{image_size} and patch_size "
             f"{patch_size}; expected two integers, as in CLIP-like vision transformers"
         )
     keeps_cls = spec.tokens == "cls_patch" and has_cls(config)
@@ -49,5 +50,5 @@ def vision_geometry(config: PretrainedConfig, spec: VisionSpec) -> VisionGeometr
 
 
 def has_cls(config: PretrainedConfig) -> bool:
-    """Tell whether the tower puts a CLS token in front of its patches (CLIP does, SigLIP does not)."""
+    """Tell whether the tower puts a CLS token before its patches (CLIP does, SigLIP does not)."""
     return not config.model_type.startswith("siglip")

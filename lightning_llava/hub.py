@@ -31,7 +31,7 @@ def resolve(name: str, setting: str) -> str:
 
 @contextmanager
 def explain_loading(name: str, setting: str) -> Iterator[None]:
-    """Turn the long errors of hub downloads and folder reads into one sentence that names the setting."""
+    """Turn the long errors of hub downloads and folder reads into one sentence with the setting."""
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -57,6 +57,7 @@ def check_complete(loading_info: dict[str, Any], name: str, setting: str) -> Non
     )
     if missing:
         raise SettingError(
-            f"{setting}: {name!r} lacks {len(missing)} weights of its own architecture (first: {missing[0]}); "
+            f"{setting}: {name!r} lacks {len(missing)} weights of its own architecture "
+            f"(first: {missing[0]}); "
             "the folder is incomplete, or holds another model than its config.json says"
         )

@@ -1,4 +1,4 @@
-"""Batch → model → loss → log, and questions → answers → scores. Everything else lives in what it calls."""
+"""Batch → model → loss → log, questions → answers → scores; all else lives in what it calls."""
 
 from dataclasses import asdict, is_dataclass
 from typing import Any, Literal, TypeVar
@@ -10,9 +10,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_llava.batch import Batch
+from lightning_llava.evaluation.answering import make_rows
 from lightning_llava.evaluation.ledger import LedgerRow
 from lightning_llava.evaluation.loader import QuestionBatch
-from lightning_llava.evaluation.answering import make_rows
 from lightning_llava.evaluation.report import score_rows
 from lightning_llava.models.attention import choose_attention
 from lightning_llava.models.build import build_llava
@@ -46,10 +46,12 @@ class LlavaModule(LightningModule):
         optimizer: AdamW and its schedule.
         generation: how answers are generated.
         lora: adapters on the LLM; null for none.
-        attention: `auto` takes flash-attn where it is installed and the GPU allows, else torch's SDPA.
-        activation_checkpointing: `full` recomputes every decoder layer in the backward pass: about 8 KiB a token and layer
-            instead of 200 to 380, for 47 % more FLOPs.
-        init_from: a checkpoint of an earlier stage whose weights are taken over; the run itself starts at step 0.
+        attention: `auto` takes flash-attn where it is installed and the GPU allows, else torch's
+            SDPA.
+        activation_checkpointing: `full` recomputes every decoder layer in the backward pass: about
+            8 KiB a token and layer instead of 200 to 380, for 47 % more FLOPs.
+        init_from: a checkpoint of an earlier stage whose weights are taken over; the run itself
+            starts at step 0.
     """
 
     llava: Llava
@@ -112,7 +114,7 @@ class LlavaModule(LightningModule):
             )
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Build AdamW over the trainable parts and its schedule over the optimizer steps of the whole run."""
+        """Build AdamW over the trainable parts, its schedule over the steps of the whole run."""
         optimizer = build_optimizer(self.llava, self.learning_rate, self.optimizer)
         schedule = build_schedule(
             optimizer, self.optimizer, int(self.trainer.estimated_stepping_batches)
@@ -132,13 +134,15 @@ class LlavaModule(LightningModule):
             torch.manual_seed(batch.rng_seed)
         result = self.llava(batch)
         self._add(result.loss.detach(), result.supervised)
-        # Lightning divides by accumulate_grad_batches and DDP averages over ranks; what counts is the sum over all of them,
-        # which on_before_optimizer_step divides by the number of supervised tokens.
+        # Lightning divides by accumulate_grad_batches and DDP averages over ranks; what counts is
+        # the sum over all of them, which on_before_optimizer_step divides by the number of
+        # supervised tokens.
         return result.loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Divide the gradients by the supervised tokens of the whole step: all its micro-batches, all ranks."""
-        assert self._loss_sum is not None and self._supervised is not None
+        """Divide the gradients by the supervised tokens of a step: all micro-batches, all ranks."""
+        assert self._loss_sum is not None
+        assert self._supervised is not None
         totals = torch.stack([self._loss_sum.double(), self._supervised.double()])
         if self.trainer.world_size > 1:
             dist.all_reduce(totals)

@@ -29,10 +29,12 @@ def refuse_differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> 
     ]
     if differing:
         shown = "; ".join(
-            f"{key} is {now.get(key, 'absent')!r} but the checkpoint has {before.get(key, 'absent')!r}"
+            f"{key} is {now.get(key, 'absent')!r} but the checkpoint has "
+            f"{before.get(key, 'absent')!r}"
             for key in differing[:5]
         )
         raise SettingError(
-            f"--ckpt_path continues a run as it was: {shown}. Restore the checkpoint's value, or start a new stage from its "
+            f"--ckpt_path continues a run as it was: {shown}. Restore the checkpoint's value, "
+            "or start a new stage from its "
             "weights with model.init_from"
         )

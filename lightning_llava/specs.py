@@ -16,7 +16,8 @@ class VisionSpec:
     revision: str | None = None
     """Hub revision; None takes the newest."""
     layer: int = -2
-    """Index into the hidden states (0 = embeddings, -1 = last layer). LLaVA 1.5 takes the last but one."""
+    """Index into the hidden states (0 = embeddings, -1 = last layer). LLaVA 1.5 takes the last
+    but one."""
     tokens: Literal["patch", "cls_patch"] = "patch"
     """`patch` drops the CLS feature, `cls_patch` keeps it."""
 
@@ -38,11 +39,13 @@ class LanguageSpec:
     revision: str | None = None
     """Hub revision; None takes the newest."""
     template: str = "vicuna_v1"
-    """Conversation template: a name from lightning_llava/text/templates or the path of a YAML file like those."""
+    """Conversation template: a name from lightning_llava/text/templates or the path of a YAML
+    file like those."""
     system: str | None = None
     """System text; None takes the template's own, "" leaves it out."""
     max_length: int = 2048
-    """Longest conversation in tokens, image features included; longer ones lose whole turns from their end."""
+    """Longest conversation in tokens, image features included; longer ones lose whole turns from
+    their end."""
     allow_foreign_template: bool = False
     """Use a template although it was written for another family of tokenizers."""
 
@@ -86,7 +89,8 @@ class OptimizerSpec:
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Shape of the decay after warmup."""
     warmup_ratio: float = 0.03
-    """Share of the optimizer steps in which the rate rises from zero (rounded up, as transformers does)."""
+    """Share of the optimizer steps in which the rate rises from zero (rounded up, as
+    transformers does)."""
 
 
 @dataclass
@@ -94,7 +98,8 @@ class GenerationSpec:
     """How answers are generated in validate, test and predict; always greedy."""
 
     max_new_tokens: int = 32
-    """Longest answer. Short Russian answers need twice the tokens of English ones, hence 32 and not 16."""
+    """Longest answer. Short Russian answers need twice the tokens of English ones, hence 32 and
+    not 16."""
 
 
 @dataclass
@@ -118,9 +123,11 @@ class BenchmarkSpec:
     images: str = ""
     """Folder of the images that the question files name."""
     language: Literal["en", "ru"] = "en"
-    """Language of the questions, and so of the short-answer prompt and of the answer that is expected."""
+    """Language of the questions, and so of the short-answer prompt and of the answer that is
+    expected."""
     subset: int | None = None
-    """`validate` and `fit` ask this many questions per split, chosen by seed; None asks all. `test` always asks all."""
+    """`validate` and `fit` ask this many questions per split, chosen by seed; None asks all.
+    `test` always asks all."""
 
 
 @dataclass

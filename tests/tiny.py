@@ -4,11 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning_llava.batch import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from lightning_llava.data.collate import Row
-from lightning_llava.models.build import build_llava
-from lightning_llava.models.llava import Llava
-from lightning_llava.specs import LanguageSpec, LearningRates, LoraSpec, ProjectorSpec, VisionSpec
 from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
@@ -21,6 +16,12 @@ from transformers import (
     SiglipVisionConfig,
     SiglipVisionModel,
 )
+
+from lightning_llava.batch import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from lightning_llava.data.collate import Row
+from lightning_llava.models.build import build_llava
+from lightning_llava.models.llava import Llava
+from lightning_llava.specs import LanguageSpec, LearningRates, LoraSpec, ProjectorSpec, VisionSpec
 
 IMAGE_SIZE = 32
 VOCABULARY = 120
@@ -94,7 +95,8 @@ def build(
 
 
 def row(name: str, tokens: int, images: int, supervised: int, seed: int) -> Row:
-    """Random ids with `images` placeholders near the front and the last `supervised` tokens supervised."""
+    """Random ids with `images` placeholders near the front and the last `supervised` tokens
+    supervised."""
     rng = np.random.default_rng(seed)
     ids = rng.integers(3, VOCABULARY - 1, tokens)
     ids[1 : 1 + 2 * images : 2] = IMAGE_TOKEN_INDEX

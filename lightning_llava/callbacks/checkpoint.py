@@ -36,8 +36,8 @@ class Checkpoint(ModelCheckpoint):
     ) -> None:
         """Save on schedule, and at the last step of the run.
 
-        The last step is saved here, not at the end of the epoch: Lightning would take a checkpoint from there for a finished
-        epoch, and a longer run could not continue from it.
+        The last step is saved here, not at the end of the epoch: Lightning would take a checkpoint
+        from there for a finished epoch, and a longer run could not continue from it.
         """
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         finished = trainer.global_step >= trainer.estimated_stepping_batches

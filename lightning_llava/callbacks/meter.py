@@ -11,7 +11,7 @@ from lightning_llava.batch import Batch
 
 
 class Meter(Callback):
-    """Log tokens, samples and memory per optimizer step; padding is never counted, validation time is left out."""
+    """Log tokens, samples and memory per optimizer step; neither padding nor validation counts."""
 
     def __init__(self) -> None:
         self._forget()
@@ -32,7 +32,7 @@ class Meter(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Count a micro-batch; log when an optimizer step is complete and Lightning is about to log."""
+        """Count a micro-batch; log when an optimizer step is complete and due for logging."""
         real = (
             batch.input_ids.numel()
             if batch.attention_mask is None
@@ -54,7 +54,7 @@ class Meter(Callback):
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """Return the peak memory of this process in GB: on the GPU where there is one, else resident."""
+    """Return this process's peak memory in GB: on the GPU where there is one, else resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     if sys.platform == "win32":  # no resource module there

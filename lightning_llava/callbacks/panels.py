@@ -16,8 +16,8 @@ class Panels(Callback):
     """After each validation, draw some questions with picture, prediction and reference.
 
     Args:
-        per_language: how many questions of each language; the same ones every time, so that each tag shows one question's
-            history.
+        per_language: how many questions of each language; the same ones every time, so that each
+            tag shows one question's history.
     """
 
     def __init__(self, per_language: int = 8) -> None:
@@ -36,7 +36,7 @@ class Panels(Callback):
 
 
 def choose_panels(rows: list[LedgerRow], per_language: int) -> dict[str, LedgerRow]:
-    """Choose questions evenly over the rows of each language, by position: the subset is the same at every validation."""
+    """Choose questions evenly over the rows of each language, the same at every validation."""
     by_language: dict[str, list[LedgerRow]] = defaultdict(list)
     for row in sorted(rows, key=lambda r: (r.benchmark, r.split, r.question_id)):
         by_language[row.language].append(row)

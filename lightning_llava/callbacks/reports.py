@@ -15,7 +15,7 @@ from lightning_llava.models.build import named_parts
 
 
 class Reports(Callback):
-    """Write `report.json`, `report.md` and `ledger.jsonl` after every validation, and print a summary at the end."""
+    """Write `report.json`, `report.md`, `ledger.jsonl` per validation; sum up at the end."""
 
     def __init__(self) -> None:
         self.console = Console()

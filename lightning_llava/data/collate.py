@@ -57,7 +57,7 @@ def collate_packed(
 def collate_padded(
     rows: Sequence[Row], image_tokens: int, image_size: int, left: bool = False
 ) -> Batch:
-    """Lay samples below one another and pad them to the longest: right for a plain forward, left for generation."""
+    """Lay samples below one another, padded: right for a plain forward, left for generation."""
     expanded = [expand_placeholders(row, image_tokens) for row in rows]
     longest = max(ids.numel() for ids, _ in expanded)
 

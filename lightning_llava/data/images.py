@@ -18,12 +18,13 @@ ImageMode = Literal["square", "pad"]
 
 
 class ImageTransform:
-    """Decode, make square, resize: the steps of the tower's own Hugging Face processor (Pillow backend) but for normalisation.
+    """Decode, make square, resize: the tower's own processor (Pillow) but for normalisation.
 
     Args:
         spec: tower whose processor is used.
-        mode: `square` resizes the shorter edge and crops the centre (LLaVA's align stage); `pad` first pads to a square
-            with the processor's mean colour (LLaVA mm_utils.py: expand2square), so that nothing is cut off.
+        mode: `square` resizes the shorter edge and crops the centre (LLaVA's align stage); `pad`
+            first pads to a square with the processor's mean colour (LLaVA mm_utils.py:
+            expand2square), so that nothing is cut off.
     """
 
     def __init__(self, spec: VisionSpec, mode: ImageMode) -> None:

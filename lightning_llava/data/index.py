@@ -1,10 +1,10 @@
 """One pass over shards: where each sample lies, and how long it is."""
 
-import glob
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from glob import glob
 from pathlib import Path
 from typing import BinaryIO
 
@@ -67,10 +67,11 @@ def expand_shards(source: str, spec: SourceSpec) -> list[str]:
     patterns = [spec.shards] if isinstance(spec.shards, str) else spec.shards
     found: list[str] = []
     for pattern in patterns:
-        matches = sorted(glob.glob(str(Path(pattern).expanduser()))) if pattern else []
+        matches = sorted(glob(str(Path(pattern).expanduser()))) if pattern else []  # noqa: PTH207
         if not matches:
             raise SettingError(
-                f"data.sources.{source}.shards: nothing matches {pattern!r} in {Path.cwd()}; expected WebDataset tar files "
+                f"data.sources.{source}.shards: nothing matches {pattern!r} in {Path.cwd()}; "
+                "expected WebDataset tar files "
                 "(tools/shards.py convert writes them)"
             )
         found += matches

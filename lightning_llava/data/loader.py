@@ -55,7 +55,8 @@ class PositionSampler(Sampler[int]):
         total: micro-batches of the whole run and all ranks, a multiple of `world`.
         rank: of this process.
         world: number of processes.
-        consumed: asked at the first `next()`, because a checkpoint may be loaded after the loader was made.
+        consumed: asked at the first `next()`, because a checkpoint may be loaded after the loader
+            was made.
     """
 
     def __init__(self, total: int, rank: int, world: int, consumed: Callable[[], int]) -> None:

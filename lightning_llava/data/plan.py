@@ -1,6 +1,7 @@
 """Which samples make up which micro-batch: a pure function of (lengths, weights, seed, index).
 
-Mixture → exact counts → shuffle → windows → best-fit-decreasing packs → shuffle. World size and workers have no part in it.
+Mixture → exact counts → shuffle → windows → best-fit-decreasing packs → shuffle. World size and
+workers have no part in it.
 """
 
 import hashlib
@@ -13,7 +14,8 @@ from jaxtyping import Int
 from lightning_llava.errors import SettingError
 
 WINDOW = 1024
-"""Samples that compete for places in packs: enough to fill 96 % at 8192 tokens, few enough to keep the shuffle a shuffle."""
+"""Samples that compete for places in packs: enough to fill 96 % at 8192 tokens, few enough to
+keep the shuffle a shuffle."""
 
 
 class Plan:
@@ -40,7 +42,8 @@ class Plan:
     ) -> None:
         if lengths.max() > pack_tokens:
             raise SettingError(
-                f"data.pack_tokens is {pack_tokens}, but the longest sample takes {lengths.max()} tokens; raise it to that, "
+                f"data.pack_tokens is {pack_tokens}, but the longest sample takes "
+                f"{lengths.max()} tokens; raise it to that, "
                 "or lower model.language.max_length so that long conversations lose turns"
             )
         self.lengths, self.sources, self.weights = lengths, sources, list(weights)
@@ -61,7 +64,10 @@ class Plan:
         return digest.hexdigest()[:16]
 
     def epoch_samples(self, epoch: int) -> Int[np.ndarray, " seen"]:
-        """Choose an epoch's samples: every sample of a source floor(weight) times, and a rotating part of them once more."""
+        """Choose an epoch's samples.
+
+        Every sample of a source is there floor(weight) times, and a rotating part once more.
+        """
         chosen = []
         for number, weight in enumerate(self.weights):
             members = np.flatnonzero(self.sources == number)

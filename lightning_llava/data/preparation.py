@@ -8,4 +8,4 @@ class Preparation(ABC):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Write what is missing. Called once per machine; must return at once when everything is there."""
+        """Write what is missing, on one process per machine; return at once when nothing is."""

@@ -1,7 +1,8 @@
 """What a training record is, in one place, and the checks that it must pass.
 
-In a shard a sample is `{key}.json` (this schema) beside `{key}.jpg|png|webp`, or `{key}.0.jpg`, `{key}.1.jpg`, … for several
-images, in the order in which the turns' `<image>` placeholders consume them.
+In a shard a sample is `{key}.json` (this schema) beside `{key}.jpg|png|webp`, or `{key}.0.jpg`,
+`{key}.1.jpg`, … for several images, in the order in which the turns' `<image>` placeholders consume
+them.
 """
 
 import json
@@ -51,7 +52,10 @@ class Sample:
         roles = [turn.role for turn in self.turns]
         expected = ["user", "assistant"] * (len(roles) // 2)
         if roles != expected:
-            return f"turns are {roles[:4]}…, expected user and assistant in alternation, ending with the assistant"
+            return (
+                f"turns are {roles[:4]}…, expected user and assistant in alternation, ending with "
+                "the assistant"
+            )
         placeholders = sum(
             turn.text.count(IMAGE_PLACEHOLDER) for turn in self.turns if turn.role == "user"
         )
@@ -82,11 +86,13 @@ def from_json(payload: bytes, images: list[bytes]) -> Sample:
         record: dict[str, Any] = json.loads(payload)
         if record["version"] != SCHEMA_VERSION:
             raise SettingError(
-                f"schema version {record['version']}, expected {SCHEMA_VERSION}; convert the data again"
+                f"schema version {record['version']}, expected {SCHEMA_VERSION}; convert the "
+                "data again"
             )
         if record["num_images"] != len(images):
             raise SettingError(
-                f"{len(images)} images in the shard, but the record was written with {record['num_images']}"
+                f"{len(images)} images in the shard, but the record was written with "
+                f"{record['num_images']}"
             )
         return Sample(
             id=record["id"],

@@ -1,8 +1,8 @@
 """What a picture of the embedded world shows, as data: a pure function of (seed, index, split).
 
 A scene has one to four objects on a 3 x 3 grid, each with a shape, a colour, a size and a place.
-Half of the scenes have a printed word too, which takes a whole row of the grid. Besides there is what
-no question asks about: the shade, the tilt, the exact position, the background.
+Half of the scenes have a printed word too, which takes a whole row of the grid. Besides there is
+what no question asks about: the shade, the tilt, the exact position, the background.
 """
 
 from dataclasses import dataclass

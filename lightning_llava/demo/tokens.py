@@ -34,8 +34,8 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     """
     tokenizer = Tokenizer(BPE(unk_token=UNK))
     # A printed word is spelt letter by letter, each letter the same token wherever it stands: words
-    # that were never seen can be written, and a letter read in one word is known in all. Capitals of
-    # the templates (USER, INST) are no such words.
+    # that were never seen can be written, and a letter read in one word is known in all. Capitals
+    # of the templates (USER, INST) are no such words.
     fixed = sorted(set(re.findall("[A-Z]{2,}", " ".join(_template_texts()))))
     spelt = Regex(f" ?(?:{'|'.join(fixed)})|{CAPITAL_IN_A_RUN}")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

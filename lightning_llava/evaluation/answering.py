@@ -1,4 +1,4 @@
-"""From questions to ledger rows: each distinct question is asked once, those about one image together."""
+"""Questions to ledger rows: each distinct one is asked once, those about one image together."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,7 +10,8 @@ from lightning_llava.evaluation.scorers.pope import parse_answer
 def group_identical(questions: Sequence[Question]) -> list[list[Question]]:
     """Put questions with the same image, text and language together.
 
-    Their prompts are the same, so one greedy answer serves them all: POPE asks 5,127 distinct questions in 9,000 rows.
+    Their prompts are the same, so one greedy answer serves them all: POPE asks 5,127 distinct
+    questions in 9,000 rows.
 
     Returns:
         One list per distinct question, those about one image next to each other.
@@ -23,7 +24,7 @@ def group_identical(questions: Sequence[Question]) -> list[list[Question]]:
 
 
 def make_rows(questions: Iterable[Question], prompt: str, raw_answer: str) -> list[LedgerRow]:
-    """Write a ledger row for each of the identical questions, parsed and judged where it has a label."""
+    """Write a row for each of the identical questions, parsed and judged where it has a label."""
     return [_make_row(question, prompt, raw_answer) for question in questions]
 
 

@@ -12,8 +12,8 @@ IMPLEMENTATIONS = ("auto", "sdpa", "eager", "flash_attention_2")
 def choose_attention(name: str, device: torch.device) -> str:
     """Resolve `model.attention` to the name that transformers knows.
 
-    `auto` takes flash-attn where it is installed and the GPU is Ampere or newer, else torch's own SDPA. The package is not
-    imported here.
+    `auto` takes flash-attn where it is installed and the GPU is Ampere or newer, else torch's own
+    SDPA. The package is not imported here.
 
     Raises:
         SettingError: flash attention asked for where it cannot run.
@@ -33,7 +33,8 @@ def choose_attention(name: str, device: torch.device) -> str:
             else f"the device is {device.type}"
         )
         raise SettingError(
-            f"model.attention: flash_attention_2 needs an Ampere or newer GPU and the flash-attn package, but {reason}; "
+            "model.attention: flash_attention_2 needs an Ampere or newer GPU and the "
+            f"flash-attn package, but {reason}; "
             "set model.attention: sdpa"
         )
     return name

@@ -43,7 +43,8 @@ def build_llava(
     """
     if learning_rate.lora is not None and lora is None:
         raise SettingError(
-            f"model.learning_rate.lora is {learning_rate.lora}, but model.lora is null; set model.lora or take the rate out"
+            f"model.learning_rate.lora is {learning_rate.lora}, but model.lora is null; set "
+            "model.lora or take the rate out"
         )
     tower = load_vision_tower(vision, base_dtype)
     decoder = load_language_model(language, base_dtype, attention)
@@ -74,7 +75,8 @@ def named_parts(model: Llava) -> Iterator[tuple[Part, str, nn.Parameter]]:
 def _silence_dropout(decoder: PreTrainedModel) -> None:
     """Switch the frozen decoder's own dropout off.
 
-    Its modules cannot simply stay in eval mode: activation checkpointing and the adapters' dropout need train mode.
+    Its modules cannot simply stay in eval mode: activation checkpointing and the adapters' dropout
+    need train mode.
     """
     for module in decoder.modules():
         if isinstance(module, nn.Dropout):

@@ -1,4 +1,4 @@
-"""What a checkpoint holds (what was trained, not the frozen 7B), and loading that is strict about the rest."""
+"""What a checkpoint holds (what trained, not the frozen 7B), and loading strict about the rest."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from lightning_llava.models.llava import Llava
 
 
 def checkpoint_names(model: Llava) -> set[str]:
-    """Name the parameters a checkpoint holds: all that train, and the projector and adapters always together."""
+    """Name the parameters a checkpoint holds: all that train, and always projector and adapters."""
     return {
         name
         for part, name, parameter in named_parts(model)
@@ -27,7 +27,8 @@ def load_checkpoint_state(
     Args:
         model: the composed model.
         state: name to tensor.
-        allow_fresh: parameters that the state lacks may keep their initial values (a new stage adds adapters).
+        allow_fresh: parameters that the state lacks may keep their initial values (a new stage adds
+            adapters).
 
     Returns:
         Names that kept their initial values.
@@ -45,7 +46,8 @@ def load_checkpoint_state(
     ]
     if unexpected or reshaped or (missing and not allow_fresh) or not state:
         raise SettingError(
-            f"the checkpoint does not fit this model: {_few('missing', missing)}; {_few('unexpected', unexpected)}; "
+            f"the checkpoint does not fit this model: {_few('missing', missing)}; "
+            f"{_few('unexpected', unexpected)}; "
             f"{_few('shaped differently', reshaped)}. {_likely_cause(unexpected, reshaped)}"
         )
     model.load_state_dict(state, strict=False)
@@ -107,5 +109,8 @@ def _likely_cause(unexpected: list[str], reshaped: list[str]) -> str:
     if any(".lora_" in name for name in reshaped):
         return "The adapters have another rank: check model.lora.r."
     if reshaped:
-        return "The parts have other widths: check model.vision.name, model.language.name and model.projector.type."
+        return (
+            "The parts have other widths: check model.vision.name, model.language.name and "
+            "model.projector.type."
+        )
     return "Check that the model settings are those it was trained with."

@@ -20,7 +20,8 @@ def scatter_image_features(
     placeholders, features = int(is_image.sum()), image_features.shape[0] * image_features.shape[1]
     if placeholders != features:
         raise ValueError(
-            f"{placeholders} image placeholders in the batch, but {image_features.shape[0]} images x "
+            f"{placeholders} image placeholders in the batch, but {image_features.shape[0]} "
+            "images x "
             f"{image_features.shape[1]} patches = {features} features"
         )
     mask = is_image.unsqueeze(-1).expand_as(token_embeds)
@@ -30,6 +31,6 @@ def scatter_image_features(
 def split_placeholders(
     input_ids: Int[Tensor, "rows tokens"],
 ) -> tuple[Int[Tensor, "rows tokens"], Bool[Tensor, "rows tokens"]]:
-    """Return ids that an embedding table can look up (0 at placeholders), and where the placeholders are."""
+    """Return ids an embedding table can look up (0 at placeholders), and the placeholders' mask."""
     is_image = input_ids == IMAGE_TOKEN_INDEX
     return torch.where(is_image, 0, input_ids), is_image

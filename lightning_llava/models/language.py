@@ -32,7 +32,8 @@ def load_language_model(spec: LanguageSpec, dtype: torch.dtype, attention: str) 
     check_complete(info, spec.name, "model.language.name")
     if language.get_output_embeddings() is None:
         raise SettingError(
-            f"model.language.name: {type(language).__name__} has no output head; expected a causal LLM"
+            f"model.language.name: {type(language).__name__} has no output head; expected a "
+            "causal LLM"
         )
     return language
 

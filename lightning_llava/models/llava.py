@@ -42,7 +42,8 @@ class Llava(nn.Module):
     def forward(self, batch: Batch) -> LossSum:
         """Compute the summed loss of a packed row or of padded rows.
 
-        Only supervised positions reach the output head: at 12 % supervised tokens that is an eighth of the logits.
+        Only supervised positions reach the output head: at 12 % supervised tokens that is an eighth
+        of the logits.
         """
         targets = shifted_targets(batch.labels)
         kept = (targets != IGNORE_INDEX).any(dim=0).nonzero().squeeze(1)
@@ -59,7 +60,8 @@ class Llava(nn.Module):
         token_ids, is_image = split_placeholders(batch.input_ids)
         token_embeds = self.language.get_input_embeddings()(token_ids)
         if batch.pixel_values.shape[0] == 0:
-            # Without an image the projector still takes part, times zero: every rank must have it in its graph.
+            # Without an image the projector still takes part, times zero: every rank must have it
+            # in its graph.
             return token_embeds + 0 * self._image_features(self._blank(batch)).sum().to(
                 token_embeds.dtype
             )
@@ -100,7 +102,10 @@ class Llava(nn.Module):
         return torch.zeros(1, 3, size, size, dtype=torch.uint8, device=batch.input_ids.device)
 
     def _decode(self, batch: Batch, **kwargs: Any) -> Float[Tensor, "rows positions vocabulary"]:
-        """Run the decoder. No cache: with one, transformers lets the samples of a packed row see each other."""
+        """Run the decoder.
+
+        No cache: with one, transformers lets the samples of a packed row see each other.
+        """
         if (
             batch.cu_seqlens is not None
             and self.language.config._attn_implementation == "flash_attention_2"

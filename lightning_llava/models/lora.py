@@ -11,8 +11,8 @@ from lightning_llava.specs import LoraSpec
 def lora_targets(language: PreTrainedModel) -> list[str]:
     """List the full paths of the decoder's linear layers.
 
-    Full paths, because a suffix such as `q_proj` would hit the vision tower too; never the output head, whose adapter would
-    have to cover every position's logits.
+    Full paths, because a suffix such as `q_proj` would hit the vision tower too; never the output
+    head, whose adapter would have to cover every position's logits.
     """
     head = language.get_output_embeddings()
     return [

@@ -1,8 +1,8 @@
 """Next-token loss, as a sum over supervised tokens."""
 
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from lightning_llava.batch import IGNORE_INDEX
 
@@ -10,8 +10,8 @@ from lightning_llava.batch import IGNORE_INDEX
 def shifted_targets(labels: Int[Tensor, "rows tokens"]) -> Int[Tensor, "rows tokens"]:
     """Return for every position the label of the next one; the last has none.
 
-    In a packed row the last token of a sample would get the next sample's first label, which is never supervised: samples
-    begin with a prompt.
+    In a packed row the last token of a sample would get the next sample's first label, which is
+    never supervised: samples begin with a prompt.
     """
     targets = labels.roll(-1, dims=1)
     targets[:, -1] = IGNORE_INDEX
@@ -23,9 +23,10 @@ def summed_cross_entropy(
 ) -> Float[Tensor, ""]:
     """Add up the loss of all supervised positions, in fp32.
 
-    A sum, not a mean: means of micro-batches with unequal numbers of supervised tokens do not average to the mean of their
-    union. The module divides by the number of supervised tokens of the whole optimizer step.
+    A sum, not a mean: means of micro-batches with unequal numbers of supervised tokens do not
+    average to the mean of their union. The module divides by the number of supervised tokens of the
+    whole optimizer step.
     """
-    return F.cross_entropy(
+    return cross_entropy(
         logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
     )

@@ -1,7 +1,8 @@
 """The projector: tower features to the LLM's embedding width.
 
-To add one: write a function `(vision_width, llm_width) -> nn.Module` and a branch in `build_projector`. Widths are handed in,
-derived from the loaded parts; no setting holds them, so swapping a 13B LLM (5120) for a 7B one (4096) needs no change.
+To add one: write a function `(vision_width, llm_width) -> nn.Module` and a branch in
+`build_projector`. Widths are handed in, derived from the loaded parts; no setting holds them, so
+swapping a 13B LLM (5120) for a 7B one (4096) needs no change.
 """
 
 import re
@@ -27,19 +28,21 @@ def build_projector(kind: str, vision_width: int, llm_width: int) -> nn.Module:
     if kind == "identity":
         if vision_width != llm_width:
             raise SettingError(
-                f"model.projector.type: identity needs equal widths, but the tower gives {vision_width} and the LLM takes "
+                "model.projector.type: identity needs equal widths, but the tower gives "
+                f"{vision_width} and the LLM takes "
                 f"{llm_width}; use linear or mlp2x_gelu"
             )
         return nn.Identity()
     if match := re.fullmatch(r"mlp([1-9]\d*)x_gelu", kind):
         return mlp(int(match[1]), vision_width, llm_width)
     raise SettingError(
-        f"model.projector.type: found {kind!r}; expected linear, mlpNx_gelu (N = 1, 2, …) or identity"
+        f"model.projector.type: found {kind!r}; expected linear, mlpNx_gelu (N = 1, 2, …) or "
+        "identity"
     )
 
 
 def mlp(depth: int, vision_width: int, llm_width: int) -> nn.Sequential:
-    """Build `depth` linear layers with GELU between them; keys 0, 2, … as in LLaVA's mm_projector.bin."""
+    """Build linear layers with GELU between them; keys 0, 2, … as in LLaVA's mm_projector.bin."""
     layers: list[nn.Module] = [nn.Linear(vision_width, llm_width)]
     for _ in range(depth - 1):
         layers += [nn.GELU(), nn.Linear(llm_width, llm_width)]

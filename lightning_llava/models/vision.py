@@ -37,8 +37,9 @@ class VisionTower(nn.Module):
         layers = _encoder_layers(encoder)
         kept = _num_kept_layers(spec.layer, len(layers))
         del layers[kept:]
-        # The last kept layer's raw output is `hidden_states[spec.layer]`; catching it there avoids both keeping every
-        # layer's output and the final norm that SigLIP applies to its last hidden state.
+        # The last kept layer's raw output is `hidden_states[spec.layer]`; catching it there avoids
+        # both keeping every layer's output and the final norm that SigLIP applies to its last
+        # hidden state.
         self._selected: Tensor | None = None
         layers[-1].register_forward_hook(self._catch)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
@@ -51,10 +52,12 @@ class VisionTower(nn.Module):
         trains = any(p.requires_grad for p in self.encoder.parameters())
         dtype = next(self.encoder.parameters()).dtype
         # Outside autocast: a frozen tower computes in the type it is stored in.
-        with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
-            with torch.autocast(pixel_values.device.type, enabled=False):
-                pixels = (pixel_values.to(torch.float32) / 255 - self.mean) / self.std
-                self.encoder(pixel_values=pixels.to(dtype))
+        with (
+            torch.set_grad_enabled(trains and torch.is_grad_enabled()),
+            torch.autocast(pixel_values.device.type, enabled=False),
+        ):
+            pixels = (pixel_values.to(torch.float32) / 255 - self.mean) / self.std
+            self.encoder(pixel_values=pixels.to(dtype))
         assert self._selected is not None
         features, self._selected = self._selected, None
         return features[:, 1:] if self._drop_cls else features
@@ -93,17 +96,19 @@ def _encoder_layers(encoder: PreTrainedModel) -> nn.ModuleList:
     stacks = [m for m in encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
     if len(stacks) != 1:
         raise SettingError(
-            f"model.vision.name: {type(encoder).__name__} has {len(stacks)} stacks of {depth} layers; expected one, as in "
+            f"model.vision.name: {type(encoder).__name__} has {len(stacks)} stacks of {depth} "
+            "layers; expected one, as in "
             "CLIP-like vision transformers"
         )
     return cast(nn.ModuleList, stacks[0])
 
 
 def _num_kept_layers(layer: int, depth: int) -> int:
-    """Translate an index into the depth + 1 hidden states into the number of layers that must run."""
+    """Translate an index into the depth + 1 hidden states into the number of layers to run."""
     index = layer if layer >= 0 else depth + 1 + layer
     if not 1 <= index <= depth:
         raise SettingError(
-            f"model.vision.layer: found {layer}; expected 1 … {depth} or {-depth} … -1 for a tower of {depth} layers"
+            f"model.vision.layer: found {layer}; expected 1 … {depth} or {-depth} … -1 for a "
+            f"tower of {depth} layers"
         )
     return index

@@ -1,8 +1,9 @@
-"""Turns to token ids and labels, segment by segment, so that what is supervised is known and never searched for.
+"""Turns to ids and labels, segment by segment: what is supervised is known, never searched for.
 
-A conversation becomes runs of text between special tokens and images. Each run is tokenised on its own, as LLaVA tokenises
-the chunks around `<image>` (mm_utils.py: tokenizer_image_token): every chunk gets its own leading "▁" from a SentencePiece
-tokenizer. Text from users never becomes a special token.
+A conversation becomes runs of text between special tokens and images. Each run is tokenised on its
+own, as LLaVA tokenises the chunks around `<image>` (mm_utils.py: tokenizer_image_token): every
+chunk gets its own leading "▁" from a SentencePiece tokenizer. Text from users never becomes a
+special token.
 """
 
 import re
@@ -79,7 +80,8 @@ class ConversationEncoder:
         self.image_tokens = image_tokens
         self.stop_ids = stop_ids(self.template, self.tokenizer)
         self._backend = self.tokenizer.backend_tokenizer
-        # Special tokens are written by the template alone; "</s>" inside a question stays ordinary text.
+        # Special tokens are written by the template alone; "</s>" inside a question stays ordinary
+        # text.
         self._backend.encode_special_tokens = True
         named = [*self.template.requires, "{bos}", "{eos}"]
         self._special = re.compile("(" + "|".join(map(re.escape, named)) + ")")
@@ -92,7 +94,8 @@ class ConversationEncoder:
             num_images: images that the placeholders must consume.
 
         Raises:
-            SettingError: an empty answer, placeholders that do not match the images, too long even as one pair.
+            SettingError: an empty answer, placeholders that do not match the images, too long even
+                as one pair.
         """
         turns = self._checked(turns, num_images)
         for pairs in range(len(turns) // 2, 0, -1):
@@ -102,7 +105,8 @@ class ConversationEncoder:
                     break
                 return Encoded(input_ids, labels, dropped_turns=len(turns) - 2 * pairs)
         raise SettingError(
-            f"the conversation takes more than {self.max_length} tokens before its images and one whole answer "
+            f"the conversation takes more than {self.max_length} tokens before its images and "
+            "one whole answer "
             "are in; shorten it or raise model.language.max_length"
         )
 
@@ -112,7 +116,8 @@ class ConversationEncoder:
         """Write a conversation that ends with a question, up to where the answer begins.
 
         Returns:
-            Ids with one `IMAGE_TOKEN_INDEX` per image, and the same as text, for people and ledgers.
+            Ids with one `IMAGE_TOKEN_INDEX` per image, and the same as text, for people and
+            ledgers.
         """
         placed = self._placed(turns, num_images)
         segments = self._render([*placed, Turn("assistant", "")], open_ended=True)
@@ -144,14 +149,15 @@ class ConversationEncoder:
             raise SettingError(f"turn {empty}: the answer is empty; drop the pair or fill it in")
         if self.template.max_pairs is not None and len(turns) // 2 > self.template.max_pairs:
             raise SettingError(
-                f"{len(turns) // 2} question-answer pairs; the template {self.template.name!r} takes "
+                f"{len(turns) // 2} question-answer pairs; the template "
+                f"{self.template.name!r} takes "
                 f"{self.template.max_pairs}: set data.prompt: chat"
             )
         return self._placed(turns, num_images)
 
     @staticmethod
     def _placed(turns: Sequence[Turn], num_images: int) -> list[Turn]:
-        """Move each turn's placeholders to its front, one line each (LLaVA train.py: preprocess_multimodal)."""
+        """Move placeholders to the front of their turn, one a line (as preprocess_multimodal)."""
         counts = [t.text.count(IMAGE_PLACEHOLDER) if t.role == "user" else 0 for t in turns]
         if sum(counts) != num_images and sum(map(bool, counts)) == num_images:
             counts = [
@@ -159,7 +165,8 @@ class ConversationEncoder:
             ]  # one image named twice in a turn is one image
         if sum(counts) != num_images:
             raise SettingError(
-                f"{sum(counts)} {IMAGE_PLACEHOLDER} placeholders in the user turns but {num_images} images"
+                f"{sum(counts)} {IMAGE_PLACEHOLDER} placeholders in the user turns but "
+                f"{num_images} images"
             )
         return [
             replace(
@@ -240,7 +247,7 @@ class ConversationEncoder:
         return input_ids, np.where(np.asarray(supervised, dtype=bool), input_ids, IGNORE_INDEX)
 
     def _encode_run(self, run: Sequence[Segment]) -> tuple[list[int], list[bool]]:
-        """Encode the text between two special tokens or images, and mark the tokens of its answers."""
+        """Encode the text between two special tokens or images, and mark its answers' tokens."""
         text = "".join(segment.text for segment in run)
         if not text:
             return [], []
@@ -248,11 +255,13 @@ class ConversationEncoder:
         flags = np.repeat([s.supervised for s in run], [len(s.text) for s in run])
         supervised = []
         for start, end in encoding.offsets:
-            # A lone "▁" in front of the run has no characters of its own: it belongs to what follows.
+            # A lone "▁" in front of the run has no characters of its own: it belongs to what
+            # follows.
             span = flags[start : max(end, start + 1)]
             if span.any() and not span.all():
                 raise SettingError(
-                    f"model.language.template: {self.template.name!r} ends its prompt inside a token of this tokenizer "
+                    f"model.language.template: {self.template.name!r} ends its prompt inside "
+                    "a token of this tokenizer "
                     f"({text[start:end]!r}); put a line break or a special token before the answer"
                 )
             supervised.append(bool(span.size) and bool(span[0]))

@@ -1,7 +1,7 @@
 """Conversation templates: data in `templates/*.yaml`, read and checked here.
 
-Format strings hold `{content}`, `{system}`, `{images}` and `{bos}`, `{eos}` (the tokenizer's own). The tokens listed under
-`requires` stand for single ids in them; all other text is ordinary text.
+Format strings hold `{content}`, `{system}`, `{images}` and `{bos}`, `{eos}` (the tokenizer's own).
+The tokens listed under `requires` stand for single ids in them; all other text is ordinary text.
 """
 
 from dataclasses import dataclass, field, fields
@@ -30,7 +30,8 @@ class Template:
     user: str
     """A user turn."""
     answer: str
-    """What is supervised: the answer and its terminator, with the separator the LLM itself would generate."""
+    """What is supervised: the answer and its terminator, with the separator the LLM itself would
+    generate."""
     assistant_prefix: str = ""
     """What stands before the answer and ends a generation prompt."""
     begin: str = ""
@@ -80,7 +81,8 @@ def load_template(name: str) -> Template:
     known = {f.name for f in fields(Template)}
     if not isinstance(values, dict) or set(values) - known or not {"user", "answer"} <= set(values):
         raise SettingError(
-            f"model.language.template: {name!r} has the keys {sorted(values or [])}; expected user and "
+            f"model.language.template: {name!r} has the keys {sorted(values or [])}; expected "
+            "user and "
             f"answer, and nothing beyond {sorted(known)}"
         )
     lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
@@ -93,8 +95,8 @@ def check_template(
     """Refuse a template that was written for another tokenizer.
 
     Raises:
-        SettingError: a token it writes is no single id here, or the tokenizer belongs to a family it was not written for
-            and `model.language.allow_foreign_template` is off.
+        SettingError: a token it writes is no single id here, or the tokenizer belongs to a family
+            it was not written for and `model.language.allow_foreign_template` is off.
     """
     missing = [t for t in template.requires if special_id(tokenizer, t) is None]
     if "{eos}" in template.answer and tokenizer.eos_token is None:
@@ -106,8 +108,10 @@ def check_template(
     found = f"lacks {', '.join(missing)}" if missing else f"is of the family {family}"
     raise SettingError(
         f"model.language.template: {template.name!r} was written for "
-        f"{' / '.join(template.families) or 'other'} tokenizers, but the tokenizer of {spec.name!r} {found}; set "
-        f"model.language.template to the template of this LLM (built in: {', '.join(template_names())})"
+        f"{' / '.join(template.families) or 'other'} tokenizers, but the tokenizer of "
+        f"{spec.name!r} {found}; set "
+        "model.language.template to the template of this LLM (built in: "
+        f"{', '.join(template_names())})"
         + ("" if missing else ", or model.language.allow_foreign_template: true if you mean it")
     )
 

@@ -20,8 +20,9 @@ FAMILY_PROBES: dict[str, tuple[str, list[int]]] = {
 def load_tokenizer(spec: LanguageSpec) -> PreTrainedTokenizerBase:
     """Load the LLM's tokenizer.
 
-    A folder with a bare `tokenizer.model` goes through `LlamaTokenizer(legacy=True)`: `AutoTokenizer` of transformers 5
-    drops the "▁" in front of every chunk there, and so changes the ids of each turn.
+    A folder with a bare `tokenizer.model` goes through `LlamaTokenizer(legacy=True)`:
+    `AutoTokenizer` of transformers 5 drops the "▁" in front of every chunk there, and so changes
+    the ids of each turn.
 
     Raises:
         SettingError: nothing loadable under that name, or a tokenizer without character offsets.
@@ -40,7 +41,8 @@ def load_tokenizer(spec: LanguageSpec) -> PreTrainedTokenizerBase:
             )
     if not tokenizer.is_fast:
         raise SettingError(
-            f"model.language.name: the tokenizer of {spec.name!r} is {type(tokenizer).__name__}, which "
+            f"model.language.name: the tokenizer of {spec.name!r} is "
+            f"{type(tokenizer).__name__}, which "
             "reports no character offsets; expected one with a tokenizer.json"
         )
     return tokenizer

@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from tiny import IMAGE_SIZE, build, row
+from transformers import CLIPVisionModel, SiglipVisionModel
+
 from lightning_llava.data.collate import collate_packed
 from lightning_llava.errors import SettingError
 from lightning_llava.models.attention import choose_attention
@@ -10,8 +13,6 @@ from lightning_llava.models.lora import merge_lora
 from lightning_llava.models.projector import build_projector
 from lightning_llava.models.vision import load_vision_tower
 from lightning_llava.specs import LanguageSpec, LearningRates, LoraSpec, ProjectorSpec, VisionSpec
-from tiny import IMAGE_SIZE, build, row
-from transformers import CLIPVisionModel, SiglipVisionModel
 
 
 @pytest.mark.parametrize(
