@@ -92,9 +92,10 @@ class LlavaModule(LightningModule):
         """Load the parts; called again by Lightning, it does nothing."""
         if hasattr(self, "llava"):
             return
-        on_bf16 = (
-            str(self.trainer.precision).startswith("bf16") if self._trainer is not None else False
-        )
+        trainer = self._trainer
+        on_bf16 = trainer is not None and str(trainer.precision).startswith("bf16")
+        # Lightning moves the module to its device only later.
+        device = self.device if trainer is None else trainer.strategy.root_device
         self.encoder = ConversationEncoder(self.language, image_tokens=1)
         self.llava = build_llava(
             self.vision,
@@ -103,7 +104,7 @@ class LlavaModule(LightningModule):
             self.lora,
             self.learning_rate,
             base_dtype=torch.bfloat16 if on_bf16 else torch.float32,
-            attention=choose_attention(self.attention, self.device),
+            attention=choose_attention(self.attention, device),
         )
         if self.activation_checkpointing == "full":
             checkpoint_activations(self.llava.language)
@@ -112,6 +113,8 @@ class LlavaModule(LightningModule):
             rank_zero_info(
                 f"model: weights taken from {self.init_from}; {len(fresh)} parameters start fresh"
             )
+        # Lightning keeps the mode that it finds, and in eval mode the adapters have no dropout.
+        self.train(self.training)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Build AdamW over the trainable parts, its schedule over the steps of the whole run."""

@@ -7,6 +7,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import tiny
 import torch
 
+from lightning_llava.demo.world import DemoWorld
+
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory):
@@ -30,3 +32,11 @@ def mistral(tmp_path_factory):
 def llama(tmp_path_factory):
     torch.manual_seed(3)
     return tiny.save_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def demo_world(tmp_path_factory):
+    """A small embedded world, made once; only to be read."""
+    folder = tmp_path_factory.mktemp("demo") / "world"
+    DemoWorld(str(folder), train_scenes=40, validation_scenes=8).prepare()
+    return folder

@@ -3,6 +3,11 @@
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
+SHOWN = {
+    "learning/loss": ("loss", ".3f"),
+    "speed/tokens_per_second": ("tokens/s", ",.0f"),
+}
+
 
 class Progress(RichProgressBar):
     """Rich progress bar with loss, tokens per second and learning rates.
@@ -17,8 +22,10 @@ class Progress(RichProgressBar):
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """Shorten the tags: `learning/lr/lora` becomes `lr/lora`."""
+        """Show loss, speed and the rate of every part, short enough for 80 columns."""
         metrics = super().get_metrics(trainer, pl_module)
-        return {
-            key.partition("/")[2] or key: value for key, value in metrics.items() if key != "v_num"
+        shown = {
+            name: format(metrics[tag], form) for tag, (name, form) in SHOWN.items() if tag in metrics
         }
+        rates = [format(v, ".0e") for tag, v in metrics.items() if tag.startswith("learning/lr/")]
+        return {**shown, **({"lr": " ".join(rates)} if rates else {})}

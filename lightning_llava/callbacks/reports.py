@@ -91,7 +91,7 @@ class Reports(Callback):
     def _write(self, trainer: Trainer, rows: list[LedgerRow]) -> None:
         folder = run_folder(trainer)
         meta: dict[str, Any] = {
-            "command": str(trainer.state.fn),
+            "command": trainer.state.fn.value if trainer.state.fn else "none",
             "checkpoint": trainer.ckpt_path,
             "global_step": trainer.global_step,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
