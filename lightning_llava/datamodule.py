@@ -76,7 +76,8 @@ class ShardDataModule(LightningDataModule):
         assert vision is not None
         self.language, self.vision, self.seed = language, vision, int(seed)
         self.sources, self.benchmarks, self.predict = sources or {}, benchmarks or {}, predict
-        self.preparation, self.prompt, self.image_mode = preparation, prompt, image_mode
+        self.preparation, self.prompt = preparation, prompt
+        self.image_mode: ImageMode = image_mode
         self.pack_tokens, self.epochs, self.num_workers = pack_tokens, epochs, num_workers
         self.eval_batch_size, self.pin_memory = eval_batch_size, pin_memory
         self.consumed = 0
@@ -195,7 +196,8 @@ class ShardDataModule(LightningDataModule):
         dataset = QuestionDataset(mine, self.chat, self.transform, self.geometry, short_answer)
         return DataLoader(
             dataset,
-            self.eval_batch_size,
+            # By name: Lightning builds the loader anew for `predict`.
+            batch_size=self.eval_batch_size,
             num_workers=self.num_workers,
             collate_fn=dataset.collate,
             pin_memory=self._pin(),

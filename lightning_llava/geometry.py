@@ -35,15 +35,16 @@ def vision_geometry(config: PretrainedConfig, spec: VisionSpec) -> VisionGeometr
     Raises:
         SettingError: the config is not that of a vision transformer on square images.
     """
-    image_size, patch_size = (
-        getattr(config, "image_size", None),
-        getattr(config, "patch_size", None),
+    # ConvNeXt and Swin have sizes too, but no single number of heads: their grid is not one
+    # feature per patch.
+    image_size, patch_size, heads = (
+        getattr(config, key, None) for key in ("image_size", "patch_size", "num_attention_heads")
     )
-    if not isinstance(image_size, int) or not isinstance(patch_size, int):
+    if not (isinstance(image_size, int) and isinstance(patch_size, int) and isinstance(heads, int)):
         raise SettingError(
             f"model.vision.name: {spec.name!r} ({config.model_type}) has image_size "
-            f"{image_size} and patch_size "
-            f"{patch_size}; expected two integers, as in CLIP-like vision transformers"
+            f"{image_size}, patch_size {patch_size} and num_attention_heads {heads}; expected "
+            "three integers, as in CLIP-like vision transformers"
         )
     keeps_cls = spec.tokens == "cls_patch" and has_cls(config)
     return VisionGeometry(image_size, patch_size, (image_size // patch_size) ** 2 + keeps_cls)

@@ -116,7 +116,7 @@ class LlavaModule(LightningModule):
         # Lightning keeps the mode that it finds, and in eval mode the adapters have no dropout.
         self.train(self.training)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Build AdamW over the trainable parts, its schedule over the steps of the whole run."""
         optimizer = build_optimizer(self.llava, self.learning_rate, self.optimizer)
         schedule = build_schedule(
@@ -151,7 +151,7 @@ class LlavaModule(LightningModule):
             dist.all_reduce(totals)
         loss_sum, supervised = totals[0], totals[1].clamp(min=1)
         gradients = [p.grad for p in self.llava.parameters() if p.grad is not None]
-        torch._foreach_mul_(gradients, float(1 / supervised))
+        torch._foreach_mul_(gradients, float(1 / supervised))  # pyright: ignore[reportPrivateImportUsage]
         self._loss_sum = self._supervised = None
         norm = torch.nn.utils.get_total_norm(gradients)
         self.log("learning/loss", (loss_sum / supervised).float(), prog_bar=True)
@@ -164,15 +164,22 @@ class LlavaModule(LightningModule):
                 prog_bar="no_decay" not in group["name"],
             )
 
-    def validation_step(self, batch: QuestionBatch, batch_idx: int) -> list[LedgerRow]:
-        """Answer a batch of benchmark questions."""
-        return self._answer(batch)
+    def validation_step(self, batch: QuestionBatch, batch_idx: int) -> None:
+        """Answer a batch of benchmark questions; the answers gather in `rows`."""
+        self.rows += self._answer(batch)
 
     test_step = validation_step
 
-    def predict_step(self, batch: QuestionBatch, batch_idx: int) -> list[LedgerRow]:
-        """Answer a batch of free questions."""
-        return self._answer(batch)
+    def predict_step(self, batch: QuestionBatch, batch_idx: int) -> list[dict[str, Any]]:
+        """Answer a batch of free questions.
+
+        Returns:
+            The ledger rows as dictionaries: Lightning copies field by field what it is given, which
+            the rows themselves, being frozen, refuse.
+        """
+        rows = self._answer(batch)
+        self.rows += rows
+        return [asdict(row) for row in rows]
 
     def on_validation_epoch_start(self) -> None:
         """Forget the answers of the validation before."""
@@ -231,18 +238,16 @@ class LlavaModule(LightningModule):
         self._supervised = supervised if self._supervised is None else self._supervised + supervised
 
     def _answer(self, batch: QuestionBatch) -> list[LedgerRow]:
-        pad_id = self.encoder.tokenizer.pad_token_id
-        pad_id = self.encoder.stop_ids[0] if pad_id is None else int(pad_id)
+        pad_id: Any = self.encoder.tokenizer.pad_token_id
+        pad_id = self.encoder.stop_ids[0] if pad_id is None else pad_id
         answers = self.llava.generate(
             batch.prompts, self.generation.max_new_tokens, self.encoder.stop_ids, pad_id
         )
-        rows = [
+        return [
             row
             for questions, text, ids in zip(batch.questions, batch.texts, answers, strict=True)
             for row in make_rows(questions, text, self.encoder.decode(ids))
         ]
-        self.rows += rows
-        return rows
 
     def _gathered_rows(self) -> list[LedgerRow]:
         if self.trainer.world_size == 1:

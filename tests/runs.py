@@ -2,11 +2,13 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from lightning import Callback, Trainer
 
 from lightning_llava.batch import Batch
+from lightning_llava.cli import main
 from lightning_llava.datamodule import ShardDataModule
 from lightning_llava.module import LlavaModule
 from lightning_llava.specs import (
@@ -88,3 +90,9 @@ class Losses(Callback):
 def mean_loss(module: LlavaModule, batch: Batch) -> float:
     result = module.llava.eval()(batch)
     return float(result.loss / result.supervised)
+
+
+def command_line(*arguments: object) -> None:
+    """Run `python -m lightning_llava` with these arguments, inside this process."""
+    with patch("sys.argv", ["lightning_llava", *map(str, arguments)]):
+        main()

@@ -45,3 +45,8 @@ class Checkpoint(ModelCheckpoint):
             candidates = self._monitor_candidates(trainer)
             self._save_topk_checkpoint(trainer, candidates)
             self._save_last_checkpoint(trainer, candidates)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the list of kept checkpoints, unless this run writes into another folder."""
+        if state_dict["dirpath"] == self.dirpath:
+            super().load_state_dict(state_dict)

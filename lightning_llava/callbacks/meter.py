@@ -40,7 +40,8 @@ class Meter(Callback):
         )
         self.tokens += real
         self.samples += len(batch.sample_ids)
-        if trainer.global_step == self.step or trainer.global_step % trainer.log_every_n_steps:
+        every = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        if trainer.global_step == self.step or trainer.global_step % every:
             return
         seconds, world = time.perf_counter() - self.start, trainer.world_size
         pl_module.log("speed/tokens_per_second", self.tokens * world / seconds, prog_bar=True)

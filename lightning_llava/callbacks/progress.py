@@ -25,7 +25,9 @@ class Progress(RichProgressBar):
         """Show loss, speed and the rate of every part, short enough for 80 columns."""
         metrics = super().get_metrics(trainer, pl_module)
         shown = {
-            name: format(metrics[tag], form) for tag, (name, form) in SHOWN.items() if tag in metrics
+            name: format(metrics[tag], layout)
+            for tag, (name, layout) in SHOWN.items()
+            if tag in metrics
         }
         rates = [format(v, ".0e") for tag, v in metrics.items() if tag.startswith("learning/lr/")]
         return {**shown, **({"lr": " ".join(rates)} if rates else {})}

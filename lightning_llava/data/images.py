@@ -31,7 +31,7 @@ class ImageTransform:
         name = resolve(spec.name, "model.vision.name")
         with explain_loading(spec.name, "model.vision.name"):
             self.processor = AutoImageProcessor.from_pretrained(
-                name, revision=spec.revision, backend="pil"
+                name, revision=spec.revision, backend="pil", trust_remote_code=False
             )
         self.mode = mode
         self.fill = tuple(int(255 * mean) for mean in self.processor.image_mean)
@@ -58,7 +58,7 @@ def decode(encoded: bytes) -> Image.Image:
         SettingError: the bytes are no image that Pillow can decode.
     """
     try:
-        return Image.open(io.BytesIO(encoded)).convert("RGB")
+        return _to_rgb(Image.open(io.BytesIO(encoded)))
     except (
         UnidentifiedImageError,
         OSError,
@@ -67,6 +67,18 @@ def decode(encoded: bytes) -> Image.Image:
         Image.DecompressionBombError,
     ) as error:
         raise SettingError(f"the image cannot be decoded ({error})") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        # Pillow would clip whatever is brighter than 255 of 65535 to white.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        # On white, as transformers does (image_transforms.py: convert_to_rgb): the colour under
+        # transparent pixels is arbitrary, often the black of the text in front of it.
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("RGB")
 
 
 def expand_to_square(image: Image.Image, fill: tuple[int, ...]) -> Image.Image:

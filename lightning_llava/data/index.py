@@ -35,13 +35,14 @@ class IndexedSample:
         """Read the sample's bytes; nothing but its own members is touched.
 
         Raises:
-            SettingError: the bytes are no record any more; the shard changed since it was indexed.
+            SettingError: the bytes are no record any more; the shard changed since it was indexed,
+                or is gone.
         """
-        with Path(self.shard).open("rb") as stream:
-            payloads = [_pread(stream, extent) for extent in (self.record, *self.images)]
         try:
+            with Path(self.shard).open("rb") as stream:
+                payloads = [_pread(stream, extent) for extent in (self.record, *self.images)]
             return from_json(payloads[0], payloads[1:])
-        except SettingError as error:
+        except (SettingError, OSError) as error:
             raise SettingError(f"shard {self.shard}, sample {self.key}: {error}") from error
 
 
@@ -96,7 +97,11 @@ def build_index(sources: dict[str, SourceSpec], encoder: ConversationEncoder) ->
         _index_shard(path, name, encoder, index)
     for name in sources:
         if not any(sample.source == name for sample in index.samples):
-            first = next((line for line in index.refused), "the shards hold no .json member")
+            own = tuple(f"shard {path}, " for source, path in shards if source == name)
+            first = next(
+                (line for line in index.refused if line.startswith(own)),
+                "the shards hold no sample at all",
+            )
             raise SettingError(
                 f"data.sources.{name}: no usable sample in its shards; the first problem: {first}"
             )
@@ -104,8 +109,11 @@ def build_index(sources: dict[str, SourceSpec], encoder: ConversationEncoder) ->
 
 
 def _index_shard(path: str, source: str, encoder: ConversationEncoder, index: Index) -> None:
-    for key, members in _members_by_key(path):
+    for key, found in _members_by_key(path):
         try:
+            members = dict(found)
+            if len(members) != len(found):
+                raise SettingError("a member is there twice")
             sample = _index_sample(path, key, members, source, encoder, index)
         except SettingError as error:
             index.refused.append(f"shard {path}, sample {key}: {error}")
@@ -127,6 +135,8 @@ def _index_sample(
     images = tuple(members[ext] for ext in sorted(members, key=_image_order) if ext != "json")
     with Path(path).open("rb") as stream:
         record = from_json(_pread(stream, members["json"]), [b""] * len(images))
+    if problem := record.problem():
+        raise SettingError(problem)
     encoded = encoder.encode(record.turns, len(images))
     index.dropped_turns += encoded.dropped_turns
     return IndexedSample(
@@ -134,19 +144,34 @@ def _index_sample(
     )
 
 
-def _members_by_key(path: str) -> Iterator[tuple[str, dict[str, Extent]]]:
+def _members_by_key(path: str) -> Iterator[tuple[str, list[tuple[str, Extent]]]]:
     """Group a tar's known members by key, in the order of first appearance."""
-    groups: dict[str, dict[str, Extent]] = {}
+    groups: dict[str, list[tuple[str, Extent]]] = {}
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                key, _, extension = member.name.partition(".")
+                folder, slash, name = member.name.rpartition("/")  # `tar -cf x.tar .` writes ./
+                stem, _, extension = name.partition(".")
                 known = extension == "json" or extension.rpartition(".")[2] in IMAGE_EXTENSIONS
                 if member.isfile() and known:
-                    groups.setdefault(key, {})[extension] = (member.offset_data, member.size)
+                    extent = (member.offset_data, member.size)
+                    groups.setdefault(folder + slash + stem, []).append((extension, extent))
+            _check_end(path, tar.offset)
     except (tarfile.TarError, OSError) as error:
         raise SettingError(f"shard {path}: not a readable tar ({error})") from error
     yield from groups.items()
+
+
+def _check_end(path: str, offset: int) -> None:
+    """Refuse a tar that does not end where tarfile stopped: it stops at damage without a word."""
+    with Path(path).open("rb") as stream:
+        # More than tar's padding, so that the second of two concatenated tars is seen too.
+        end = _pread(stream, (offset, 2 * tarfile.RECORDSIZE))
+    if len(end) < tarfile.BLOCKSIZE or any(end):
+        raise SettingError(
+            f"shard {path}: damaged or cut short at byte {offset}, where members go on or the "
+            "zero blocks that end a tar are missing; copy or write it again"
+        )
 
 
 def _image_order(extension: str) -> int:

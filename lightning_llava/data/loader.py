@@ -42,6 +42,11 @@ class PackDataset(Dataset[Batch]):
         sample = indexed.read()
         try:
             encoded = self.encoder.encode(sample.turns, len(sample.images))
+            if (length := self.encoder.length(encoded.input_ids)) != indexed.length:
+                raise SettingError(
+                    f"{length} tokens, but {indexed.length} when it was indexed: the shard changed "
+                    "since; start again (--ckpt_path resumes only with the same data)"
+                )
             pixels = [self.transform(image) for image in sample.images]
         except SettingError as error:
             raise SettingError(f"shard {indexed.shard}, sample {indexed.key}: {error}") from error

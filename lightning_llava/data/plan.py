@@ -5,6 +5,7 @@ workers have no part in it.
 """
 
 import hashlib
+import math
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 
@@ -29,7 +30,8 @@ class Plan:
         seed: of every shuffle.
 
     Raises:
-        SettingError: a sample longer than a pack, or weights under which no sample is left.
+        SettingError: a sample longer than a pack, a weight that is no count, or weights under which
+            no sample is left.
     """
 
     def __init__(
@@ -45,6 +47,10 @@ class Plan:
                 f"data.pack_tokens is {pack_tokens}, but the longest sample takes "
                 f"{lengths.max()} tokens; raise it to that, "
                 "or lower model.language.max_length so that long conversations lose turns"
+            )
+        if not all(0 <= weight < math.inf for weight in weights):
+            raise SettingError(
+                f"data.sources: the weights are {list(weights)}; expected numbers from 0 up"
             )
         self.lengths, self.sources, self.weights = lengths, sources, list(weights)
         self.pack_tokens, self.seed = pack_tokens, seed

@@ -96,13 +96,28 @@ def from_json(payload: bytes, images: list[bytes]) -> Sample:
             )
         return Sample(
             id=record["id"],
-            turns=[Turn(**turn) for turn in record["turns"]],
+            turns=[_turn(turn) for turn in record["turns"]],
             images=images,
             source=record["source"],
             language=record["language"],
-            boxes=[Box(tuple(box["xyxy"]), box["phrase"], box["image"]) for box in record["boxes"]],
+            boxes=[_box(box) for box in record["boxes"]],
         )
-    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except SettingError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:  # ValueError: JSON, UTF-8 and numbers
         raise SettingError(
             f"not a record of this schema ({type(error).__name__}: {error})"
         ) from error
+
+
+def _turn(record: dict[str, Any]) -> Turn:
+    turn = Turn(**record)
+    if not isinstance(turn.text, str):
+        raise TypeError(f"a turn's text is {turn.text!r}, expected a string")
+    turn.text.encode()  # half of a surrogate pair, which JSON can spell and no tokenizer takes
+    return turn
+
+
+def _box(record: dict[str, Any]) -> Box:
+    left, top, right, bottom = map(float, record["xyxy"])
+    return Box((left, top, right, bottom), record["phrase"], record["image"])

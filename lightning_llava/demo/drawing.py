@@ -6,7 +6,7 @@ from math import cos, pi, radians, sin
 
 from PIL import Image, ImageDraw
 
-from lightning_llava.demo.lettering import font
+from lightning_llava.demo.lettering import font, ink
 from lightning_llava.demo.scenes import Colour, PrintedWord, Scene, SceneObject, Shape, Size
 
 IMAGE_SIZE = 128
@@ -75,7 +75,7 @@ def draw(scene: Scene) -> Image.Image:
         left, top = (edge * side for edge in word_extent(scene.word)[:2])
         lettering = font(FONT_SIZE * SUPERSAMPLING)
         # The extent is that of the ink, which starts away from the point that `text` wants.
-        ink_left, ink_top, _, _ = lettering.getbbox(scene.word.text)
+        ink_left, ink_top, _, _ = ink(lettering, scene.word.text)
         pen.text((left - ink_left, top - ink_top), scene.word.text, fill=INK, font=lettering)
     return canvas.reduce(SUPERSAMPLING)
 
@@ -90,7 +90,7 @@ def encode(scene: Scene) -> bytes:
 def outline(thing: SceneObject) -> list[Point]:
     """Return the corners of an object as fractions of the picture."""
     radius = RADII[thing.size]
-    # The widest outline reaches 1.18 radii from the middle.
+    # No outline reaches 1.18 radii to any side, tilted as little as scenes tilt them.
     room = 1 / 6 - 1.18 * radius
     middle_x = (thing.cell % 3 + 0.5) / 3 + thing.shift[0] * room
     middle_y = (thing.cell // 3 + 0.5) / 3 + thing.shift[1] * room
@@ -110,7 +110,7 @@ def object_extent(thing: SceneObject) -> Extent:
 def word_extent(word: PrintedWord) -> Extent:
     """Return the tightest box around a word's ink."""
     side = IMAGE_SIZE * SUPERSAMPLING
-    left, top, right, bottom = font(FONT_SIZE * SUPERSAMPLING).getbbox(word.text)
+    left, top, right, bottom = ink(font(FONT_SIZE * SUPERSAMPLING), word.text)
     width, height = (right - left) / side, (bottom - top) / side
     middle_x = 0.5 + word.shift * (1 - width) / 2 * 0.9
     middle_y = (word.row + 0.5) / 3

@@ -126,14 +126,17 @@ def _dialogue(scene: Scene, wording: Wording, balance: Balance, rng: Random) -> 
         )
     )
     asked: list[Question] = []
+    # Not located a second time: the first answer would give the second.
+    located: int | None = None
     if single := questions.only_of_its_shape(scene):
         thing = rng.choice(single)
+        located = thing.cell
         asked.append(Question("colour_of", thing.kind.colour, shape=thing.kind.shape))
         asked.append(Question("where_it", thing.cell, shape=thing.kind.shape))
     asked.append(balance.pick(_existence(scene, rng), rng))
     if scene.word is not None:
         asked.append(Question("read", scene.word.text))
-    elif places := questions.places(scene):
+    elif places := [q for q in questions.places(scene) if q.answer != located]:
         asked.append(balance.pick(places, rng))
     return Talk([opening, *((wording.ask(q), wording.reply(q)) for q in asked)])
 

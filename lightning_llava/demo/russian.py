@@ -211,8 +211,9 @@ def count(number: int, noun: Noun, colour: Colour | None = None) -> str:
     words = [NUMBERS[number][noun.gender]]
     if colour is not None:
         forms = ADJECTIVES[colour]
-        # After 2 to 4 a feminine noun takes the nominative plural: две красные фигуры.
-        words.append((forms.of_many, forms.one[noun.gender], *3 * (forms.many,))[number])
+        # After 2 to 4: две красные фигуры, but два красных круга.
+        many = forms.many if noun.gender == "f" else forms.of_many
+        words.append((forms.of_many, forms.one[noun.gender], *3 * (many,))[number])
     return " ".join([*words, (noun.of_many, noun.one, *3 * (noun.of_one,))[number]])
 
 

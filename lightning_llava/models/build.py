@@ -1,7 +1,7 @@
 """Build a Llava from its specs: load, add adapters, decide what trains and in which type."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -52,8 +52,9 @@ def build_llava(
         _silence_dropout(decoder)
     if lora is not None:
         add_lora(decoder, lora)
-    llm_width = decoder.get_input_embeddings().weight.shape[1]
-    model = Llava(tower, build_projector(projector.type, tower.width, int(llm_width)), decoder)
+    embeddings = cast(nn.Embedding, decoder.get_input_embeddings())
+    joint = build_projector(projector.type, tower.width, embeddings.weight.shape[1])
+    model = Llava(tower, joint, decoder)
     for part, _, parameter in named_parts(model):
         parameter.requires_grad_(getattr(learning_rate, part) is not None)
         if parameter.requires_grad or part in ("projector", "lora"):
@@ -82,4 +83,4 @@ def _silence_dropout(decoder: PreTrainedModel) -> None:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # pyright: ignore[reportAttributeAccessIssue]
+            module.attention_dropout = 0.0  # pyright: ignore[reportArgumentType]

@@ -1,7 +1,9 @@
 """Load the decoder: any Hugging Face causal LLM."""
 
+from typing import Any
+
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from lightning_llava.errors import SettingError
 from lightning_llava.hub import check_complete, explain_loading, resolve
@@ -21,7 +23,7 @@ def load_language_model(spec: LanguageSpec, dtype: torch.dtype, attention: str) 
     """
     name = resolve(spec.name, "model.language.name")
     with explain_loading(spec.name, "model.language.name"):
-        language, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             name,
             revision=spec.revision,
             dtype=dtype,
@@ -29,12 +31,16 @@ def load_language_model(spec: LanguageSpec, dtype: torch.dtype, attention: str) 
             trust_remote_code=False,
             output_loading_info=True,
         )
+    language, info = loaded
     check_complete(info, spec.name, "model.language.name")
     if language.get_output_embeddings() is None:
         raise SettingError(
             f"model.language.name: {type(language).__name__} has no output head; expected a "
             "causal LLM"
         )
+    # `generate` fills what it is not told from here: Qwen's repetition penalty would change answers
+    # that are meant to be greedy.
+    language.generation_config = GenerationConfig()
     return language
 
 

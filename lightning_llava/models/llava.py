@@ -85,7 +85,8 @@ class Llava(nn.Module):
             eos_token_id=stop_ids,
             pad_token_id=pad_id,
         )
-        output = self.language.generate(
+        language: Any = self.language  # Module's typing takes `generate` for a tensor
+        output = language.generate(
             inputs_embeds=self.embed(batch),
             attention_mask=batch.attention_mask,
             generation_config=settings,

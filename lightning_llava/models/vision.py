@@ -85,7 +85,9 @@ def load_vision_tower(spec: VisionSpec, dtype: torch.dtype) -> VisionTower:
             trust_remote_code=False,
             output_loading_info=True,
         )
-        processor = AutoImageProcessor.from_pretrained(name, revision=spec.revision, backend="pil")
+        processor = AutoImageProcessor.from_pretrained(
+            name, revision=spec.revision, backend="pil", trust_remote_code=False
+        )
     check_complete(info, spec.name, "model.vision.name")
     return VisionTower(encoder, spec, processor.image_mean, processor.image_std)
 

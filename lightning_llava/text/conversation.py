@@ -9,7 +9,7 @@ special token.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int
@@ -79,7 +79,7 @@ class ConversationEncoder:
         self.max_length = spec.max_length
         self.image_tokens = image_tokens
         self.stop_ids = stop_ids(self.template, self.tokenizer)
-        self._backend = self.tokenizer.backend_tokenizer
+        self._backend: Any = self.tokenizer.backend_tokenizer  # a tokenizers.Tokenizer
         # Special tokens are written by the template alone; "</s>" inside a question stays ordinary
         # text.
         self._backend.encode_special_tokens = True
@@ -130,7 +130,7 @@ class ConversationEncoder:
             if index in self.stop_ids:
                 break
             kept.append(index)
-        return self.tokenizer.decode(kept, skip_special_tokens=True).strip()
+        return str(self.tokenizer.decode(kept, skip_special_tokens=True)).strip()
 
     def length(self, input_ids: Int[np.ndarray, " tokens"]) -> int:
         """Count the tokens after every image has been expanded."""
@@ -219,7 +219,8 @@ class ConversationEncoder:
         )
         if not token:  # nothing to write, or a tokenizer without BOS
             return []
-        return [Segment("special" if self._special.fullmatch(piece) else "text", token, supervised)]
+        kind = "special" if self._special.fullmatch(piece) else "text"
+        return [Segment(kind, str(token), supervised)]
 
     def _tokenise(self, segments: Sequence[Segment]) -> tuple[np.ndarray, np.ndarray]:
         """Encode the segments run by run."""

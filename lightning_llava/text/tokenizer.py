@@ -59,7 +59,7 @@ def tokenizer_family(tokenizer: PreTrainedTokenizerBase) -> str | None:
 def special_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:
     """Return the id of a token that the tokenizer knows as a whole, or None."""
     index = tokenizer.convert_tokens_to_ids(token)
-    known = isinstance(index, int) and (
-        index != tokenizer.unk_token_id or token == tokenizer.unk_token
-    )
+    if not isinstance(index, int):
+        return None
+    known = index != tokenizer.unk_token_id or token == tokenizer.unk_token
     return index if known else None
