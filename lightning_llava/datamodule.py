@@ -95,6 +95,9 @@ class ShardDataModule(LightningDataModule):
         self.chat = ConversationEncoder(self.language, self.geometry.image_tokens)
         if stage == "fit" and self.dataset is None:
             self._setup_training()
+        if stage == "fit" and not self.benchmarks:
+            rank_zero_info("data: no benchmarks are configured, so nothing is validated")
+            self._trainer.limit_val_batches = 0
 
     def _setup_training(self) -> None:
         plain = load_template("plain") if self.prompt == "plain" else None

@@ -108,7 +108,8 @@ class LlavaModule(LightningModule):
         )
         if self.activation_checkpointing == "full":
             checkpoint_activations(self.llava.language)
-        if self.init_from is not None:
+        resumed = trainer is not None and trainer.ckpt_path is not None
+        if self.init_from is not None and not resumed:
             fresh = init_from(self.llava, self.init_from)
             rank_zero_info(
                 f"model: weights taken from {self.init_from}; {len(fresh)} parameters start fresh"
@@ -207,7 +208,7 @@ class LlavaModule(LightningModule):
         checkpoint["model_settings"] = self.settings()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint whose run had other settings.
+        """Refuse a checkpoint whose run had other settings; let one of a last step be continued.
 
         Raises:
             SettingError: naming the keys, both values and `model.init_from`.
@@ -222,6 +223,11 @@ class LlavaModule(LightningModule):
         refuse_differences({k: saved[k] for k in keys}, {k: present[k] for k in keys})
         if not hasattr(self, "llava"):
             self.configure_model()
+        if training:
+            # With this set, Lightning takes the epoch, which is the whole run, for finished, and a
+            # run that is to be longer now would stop without a step.
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+            progress["is_last_batch"] = False
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """Load what a checkpoint holds; everything that is missing must be frozen."""

@@ -5,9 +5,9 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # of what Lightning calls there
 
-import tiny
 import torch
 
+import tiny
 from lightning_llava.demo.world import DemoWorld
 
 

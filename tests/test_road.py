@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from photographs import write_photographs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from photographs import write_photographs
 from runs import command_line
 
 ROOT = Path(__file__).parents[1]

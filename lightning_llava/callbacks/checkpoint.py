@@ -46,6 +46,9 @@ class Checkpoint(ModelCheckpoint):
             self._save_topk_checkpoint(trainer, candidates)
             self._save_last_checkpoint(trainer, candidates)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save nothing: a resumed run that has no step left would overwrite its checkpoint."""
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the list of kept checkpoints, unless this run writes into another folder."""
         if state_dict["dirpath"] == self.dirpath:

@@ -4,12 +4,12 @@ import zlib
 from io import BytesIO
 
 import pytest
-from photographs import write_photographs
 from PIL import Image
 
 from lightning_llava.data.convert import Report, llava_samples, read_records
 from lightning_llava.errors import SettingError
 from lightning_llava.text.conversation import Turn
+from photographs import write_photographs
 
 
 @pytest.fixture(scope="module")

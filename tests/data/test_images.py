@@ -5,7 +5,6 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from photographs import write_photographs
 from PIL import Image, ImageOps
 from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
@@ -14,6 +13,7 @@ from lightning_llava.data.images import ImageTransform, decode, expand_to_square
 from lightning_llava.errors import SettingError
 from lightning_llava.models.vision import load_vision_tower
 from lightning_llava.specs import VisionSpec
+from photographs import write_photographs
 
 SIDE = 336
 LLAVA_FILL = (122, 116, 104)  # LLaVA's tuple(int(x * 255) for x in image_mean) for CLIP

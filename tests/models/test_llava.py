@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tiny import IMAGE_SIZE, VOCABULARY, build, gradients, row
 from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from lightning_llava.batch import IMAGE_TOKEN_INDEX
 from lightning_llava.data.collate import collate_packed, collate_padded
 from lightning_llava.models.language import checkpoint_activations
 from lightning_llava.specs import LoraSpec
+from tiny import IMAGE_SIZE, VOCABULARY, build, gradients, row
 
 ROWS = [row("a", 12, 1, 4, 1), row("b", 20, 2, 9, 2), row("c", 9, 0, 1, 3), row("d", 15, 1, 2, 4)]
 HF_IMAGE_TOKEN = VOCABULARY - 1  # transformers looks it up before it puts the features there

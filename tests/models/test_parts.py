@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tiny import IMAGE_SIZE, build, row
 from transformers import CLIPVisionModel, SiglipVisionModel
 
 from lightning_llava.data.collate import collate_packed
@@ -13,6 +12,7 @@ from lightning_llava.models.lora import merge_lora
 from lightning_llava.models.projector import build_projector
 from lightning_llava.models.vision import load_vision_tower
 from lightning_llava.specs import LanguageSpec, LearningRates, LoraSpec, ProjectorSpec, VisionSpec
+from tiny import IMAGE_SIZE, build, row
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from photographs import write_photographs
 
 from lightning_llava.data.schema import from_json
+from photographs import write_photographs
 
 TOOL = Path(__file__).parents[2] / "tools" / "shards.py"
 

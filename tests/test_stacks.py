@@ -1,0 +1,77 @@
+"""Every stack of configs that the README names: what it sets in effect, and that it trains."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from runs import command_line
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+STAGES = {
+    # LLaVA 1.5's recipe: scripts/v1_5/{pretrain,finetune,finetune_lora}.sh of the official code.
+    "align": {"prompt": "plain", "image_mode": "square", "rates": {"projector": 1e-3}},
+    "lora": {"prompt": "chat", "image_mode": "pad", "rates": {"projector": 2e-5, "lora": 2e-4}},
+    "full": {"prompt": "chat", "image_mode": "pad", "rates": {"projector": 2e-5, "language": 2e-5}},
+}
+TEMPLATES = {
+    "clip_vicuna_7b": "vicuna_v1",
+    "clip_vicuna_13b": "vicuna_v1",
+    "clip_mistral_7b": "mistral_instruct",
+    "clip_llama2_7b": "llama_2",
+    "clip_saiga_mistral_7b": "saiga_mistral",
+    "clip_saiga_llama3_8b": "llama3",
+    "clip_qwen": "qwen",
+}
+STACKS = [
+    *(("lora", model) for model in TEMPLATES),
+    *(("align", model) for model in ("clip_saiga_mistral_7b", "clip_vicuna_7b")),
+    ("full", "clip_vicuna_7b"),
+]
+
+
+def test_every_model_file_is_in_a_stack():
+    files = {path.stem for path in (CONFIGS / "model").glob("*.yaml")}
+    assert files == {"mini", *TEMPLATES}
+
+
+@pytest.mark.parametrize(("stage", "model"), STACKS)
+def test_a_stack_means_what_it_says_and_takes_a_step(demo_world, tmp_path, stage, model):
+    files = [f"stage/{stage}", f"model/{model}", "data/llava_mix665k", "hardware/gpu_80gb"]
+    shards = "captions-*.tar" if stage == "align" else "*.tar"
+    command_line(
+        "fit",
+        *(flag for name in files for flag in ("-c", CONFIGS / f"{name}.yaml")),
+        # The two names, the data, and what makes a step short; all else is the files' own.
+        *("--model.vision.name", demo_world / "mini_clip"),
+        *("--model.language.name", demo_world / "mini_mistral"),
+        *("--data.sources.mix665k.shards", demo_world / "train" / shards),
+        *("--data.pack_tokens", 600, "--data.num_workers", 0),
+        *("--trainer.accelerator", "cpu", "--trainer.accumulate_grad_batches", 1),
+        *("--trainer.max_steps", 1, "--trainer.log_every_n_steps", 1),
+        *("--trainer.default_root_dir", tmp_path),
+        *("--progress.refresh_rate", 0),
+    )
+    run, expected = tmp_path / "version_0", STAGES[stage]
+    settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    assert settings["model"]["language"]["template"] == TEMPLATES[model]
+    assert settings["data"]["prompt"] == expected["prompt"]
+    assert settings["data"]["image_mode"] == expected["image_mode"]
+    assert settings["data"]["epochs"] == 1
+    assert settings["model"]["optimizer"]["schedule"] == "cosine"
+    assert settings["model"]["optimizer"]["warmup_ratio"] == 0.03
+    assert settings["trainer"]["precision"] == "bf16-mixed"
+    assert settings["trainer"]["gradient_clip_val"] is None
+
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    groups = checkpoint["optimizer_states"][0]["param_groups"]
+    rates = {group["name"].removesuffix("_no_decay"): group["initial_lr"] for group in groups}
+    assert rates == expected["rates"]
+    assert {group["weight_decay"] for group in groups} == {0.0}
+    weights = checkpoint["state_dict"]
+    assert all(weight.dtype == torch.float32 for weight in weights.values())
+    ranks = {weight.shape[0] for name, weight in weights.items() if ".lora_A." in name}
+    assert ranks == ({128} if stage == "lora" else set())
+    kept = {name.split(".")[1] for name in weights}
+    assert kept == ({"projector"} if stage == "align" else {"projector", "language"})
