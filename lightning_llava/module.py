@@ -108,8 +108,7 @@ class LlavaModule(LightningModule):
         )
         if self.activation_checkpointing == "full":
             checkpoint_activations(self.llava.language)
-        resumed = trainer is not None and trainer.ckpt_path is not None
-        if self.init_from is not None and not resumed:
+        if self.init_from is not None:
             fresh = init_from(self.llava, self.init_from)
             rank_zero_info(
                 f"model: weights taken from {self.init_from}; {len(fresh)} parameters start fresh"

@@ -16,7 +16,15 @@ from lightning_llava.callbacks import Checkpoint
 from lightning_llava.data.index import build_index
 from lightning_llava.data.shards import write_shards
 from lightning_llava.errors import SettingError
-from lightning_llava.specs import LearningRates, LoraSpec, OptimizerSpec, SourceSpec, VisionSpec
+from lightning_llava.evaluation.ledger import read_ledger, write_ledger
+from lightning_llava.specs import (
+    BenchmarkSpec,
+    LearningRates,
+    LoraSpec,
+    OptimizerSpec,
+    SourceSpec,
+    VisionSpec,
+)
 from lightning_llava.text.conversation import ConversationEncoder, Turn
 from runs import Losses, language, make_data, make_module, make_trainer, mean_loss
 
@@ -117,17 +125,33 @@ def test_accumulation_gives_the_gradients_of_one_concatenated_batch(demo_world, 
     assert_same_gradients(named_gradients(module), gradients_of_the_union(demo_world))
 
 
-def test_two_ranks_give_the_gradients_of_one_concatenated_batch(demo_world, tmp_path):
+def test_two_ranks_give_the_gradients_and_the_answers_of_one(demo_world, tmp_path):
     command = [sys.executable, "-W", "ignore", __file__, str(demo_world), str(tmp_path)]
-    subprocess.run(command, check=True, timeout=120, capture_output=True)
+    subprocess.run(command, check=True, timeout=300, capture_output=True)
     expected = gradients_of_the_union(demo_world)
     for rank in range(2):
         assert_same_gradients(load_file(tmp_path / f"rank{rank}.safetensors"), expected)
 
+    torch.manual_seed(0)
+    module = make_module(demo_world, lora=NO_DROPOUT)
+    make_trainer(tmp_path, 1, limit_val_batches=1.0).validate(
+        module, make_data(demo_world, benchmarks=odd_benchmark(demo_world)), verbose=False
+    )
+    found = read_ledger(tmp_path / "two.jsonl")
+    assert len(found) % 2 == 1
+    assert sorted(found, key=str) == sorted(module.rows, key=str)
 
-def train_on_two_ranks(world: Path, folder: Path) -> None:
-    """Save each rank's gradients; two micro-batches on each of two gloo ranks."""
+
+def odd_benchmark(world):
+    """An odd number of questions, so that the ranks have unequal shares."""
+    files = {"random": str(world / "pope/en/demo_pope_random.json")}
+    return {"pope": BenchmarkSpec(files=files, images=str(world / "images"), subset=9)}
+
+
+def run_on_two_ranks(world: Path, folder: Path) -> None:
+    """Answer questions, then take a step of two micro-batches on each of two gloo ranks."""
     module, data = unequal(world)
+    data.benchmarks = odd_benchmark(world)
     trainer = make_trainer(
         folder,
         max_steps=1,
@@ -135,8 +159,14 @@ def train_on_two_ranks(world: Path, folder: Path) -> None:
         strategy="ddp",
         devices=2,
         plugins=[LightningEnvironment()],
+        limit_val_batches=1.0,
+        val_check_interval=None,
     )
     torch.manual_seed(0)
+    trainer.validate(module, data, verbose=False)
+    if trainer.is_global_zero:
+        write_ledger(folder / "two.jsonl", module.rows)
+    trainer.limit_val_batches = 0
     trainer.fit(module, data)
     save_file(named_gradients(module), folder / f"rank{trainer.global_rank}.safetensors")
 
@@ -223,4 +253,4 @@ def test_resuming_under_other_settings_is_refused(demo_world, tmp_path, changed,
 
 
 if __name__ == "__main__":
-    train_on_two_ranks(Path(sys.argv[1]), Path(sys.argv[2]))
+    run_on_two_ranks(Path(sys.argv[1]), Path(sys.argv[2]))
