@@ -10,6 +10,7 @@ import re
 import sys
 from argparse import _SubParsersAction
 from collections.abc import Sequence
+from contextlib import chdir
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,8 +26,14 @@ from lightning_llava.cli_inputs import (
     choices,
     config_files,
     given_settings,
+    init_args,
 )
+from lightning_llava.errors import SettingError
 
+RAISED = f"{SettingError.__module__}.{SettingError.__qualname__}: "
+"""How a traceback's last line begins where a SettingError ends it."""
+REFUSED_BY_LIBRARIES = ("`val_check_interval`", "num_workers option")
+"""How ValueErrors begin with which Lightning and torch refuse a setting once the data are there."""
 MAX_LINES = 6
 MAX_WIDTH = 300
 
@@ -34,31 +41,84 @@ MAX_WIDTH = 300
 class FriendlyParser(LightningArgumentParser):
     """Parser with short errors, for `LightningCLI(..., parser_class=FriendlyParser)`."""
 
-    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-        """Parse, and refuse a section of a file that is no mapping.
+    start = Path()
+    """The folder that the command was given in."""
 
-        jsonargparse lets such a section pass, and fails on it in the middle of its own code.
-        """
-        parsed = super().parse_args(*args, **kwargs)
-        if _root(self) is self:
-            known = KnownSettings(_subparser(self))
-            settings = parsed[parsed.subcommand] if "subcommand" in parsed else parsed
-            for given in given_settings(self.args):
-                wrong = not isinstance(settings.get(given.key, settings), Namespace)
-                if given.place and wrong and known.children(given.key):
-                    self.error(f'Parser key "{given.key}": Got value: {given.value}')
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.linked: dict[str, Any] = {}
+
+    def link_arguments(self, source: Any, target: str, *args: Any, **kwargs: Any) -> None:
+        """Link, and remember it."""
+        super().link_arguments(source, target, *args, **kwargs)
+        self.linked[target] = source
+
+    def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
+        """Parse, and refuse what jsonargparse lets pass in a file and then drops or trips over."""
+        if _root(self) is not self:
+            return super().parse_args(args, *rest, **kwargs)
+        self.start = Path.cwd()
+        self.args = sys.argv[1:] if args is None else list(args)
+        in_files = [given for given in given_settings(self.args) if given.place]
+        self._refuse_linked(in_files)
+        self._refuse_repeated(in_files)
+        try:
+            parsed = super().parse_args(args, *rest, **kwargs)
+        except UnicodeDecodeError as error:
+            self.error("Problems parsing config", error)
+        settings = parsed[parsed.subcommand] if "subcommand" in parsed else parsed
+        self._refuse_plain_sections(in_files, settings)
         return parsed
+
+    def _refuse_plain_sections(self, in_files: list[Given], settings: Namespace) -> None:
+        """Jsonargparse fails on `trainer: 3` in the middle of its own code, later."""
+        known = KnownSettings(_subparser(self))
+        for given in in_files:
+            plain = not isinstance(settings.get(given.key, settings), Namespace)
+            if plain and known.children(given.key):
+                self.error(f'Parser key "{given.key}": Got value: {given.value}')
+
+    def _refuse_linked(self, in_files: list[Given]) -> None:
+        """Refuse what the source of a link would overwrite without a word."""
+        for given in in_files:
+            for target, source in _subparser(self).linked.items():
+                if f"{given.key}.".startswith(f"{target}."):
+                    self.error(f"{given.label()} follows from {source}; set that instead")
+
+    def _refuse_repeated(self, in_files: list[Given]) -> None:
+        """Refuse two sections of one name in one file, of which YAML would drop the first."""
+        first: dict[tuple[str, str], Given] = {}
+        for given in in_files:
+            file = given.place.rpartition(", line ")[0]
+            if (before := first.setdefault((file, given.key), given)) is not given:
+                line = before.place.rpartition(" ")[2]
+                self.error(f"{given.label()} is set already in line {line}; join the two")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong on stderr, and exit with 2."""
         # jsonargparse tries the members of a union with parsers that raise instead of exiting.
         if not self.exit_on_error or "JSONARGPARSE_DEBUG" in os.environ:
             super().error(message, ex)
-        sys.stderr.write(explain(self, message) + "\n")
+        # jsonargparse complains from within the folder of the file that it reads.
+        with chdir(_root(self).start):
+            sys.stderr.write(explain(self, message) + "\n")
         self.exit(2)
 
 
-def explain(parser: LightningArgumentParser, message: str) -> str:
+def sentence(error: Exception) -> str | None:
+    """Return what a SettingError says, whichever process raised it; None for any other error.
+
+    torch hands the error of a DataLoader's worker on with its traceback as text, and that of a
+    spawned rank as an error of another class.
+    """
+    _, raised, said = str(error).strip().rpartition(RAISED)
+    foreign = isinstance(error, ValueError) and said.startswith(REFUSED_BY_LIBRARIES)
+    if not raised and not foreign and not isinstance(error, SettingError):
+        return None
+    return "\n  ".join(said.strip().splitlines()[:MAX_LINES])
+
+
+def explain(parser: FriendlyParser, message: str) -> str:
     """Turn one of jsonargparse's messages into at most six lines.
 
     Args:
@@ -68,6 +128,8 @@ def explain(parser: LightningArgumentParser, message: str) -> str:
     root, subparser = _root(parser), _subparser(parser)
     arguments: Sequence[str] = getattr(root, "args", [])
     known = KnownSettings(subparser)
+    for target, source in subparser.linked.items():  # the user wrote the source
+        message = message.replace(f'Parser key "{target}"', f'Parser key "{source}"')
     lines = (
         _subcommand(message, root)
         or _config_file(message, config_files(arguments))
@@ -81,15 +143,18 @@ def explain(parser: LightningArgumentParser, message: str) -> str:
     return "\n  ".join(line[:MAX_WIDTH] + "…" * (len(line) > MAX_WIDTH) for line in shown)
 
 
-def _subcommand(message: str, root: LightningArgumentParser) -> list[str]:
+def _subcommand(message: str, root: FriendlyParser) -> list[str]:
     names = ", ".join(_subparsers(root))
+    arguments = getattr(root, "args", [])
+    if (called := next((a for a in arguments if a in _subparsers(root)), None)) and (
+        "invalid choice: " in message or "is not accepted before subcommand" in message
+    ):
+        return [f"{arguments[0]} is set before `{called}`; put flags and --config behind it"]
     if found := re.search(r"invalid choice: '(.*?)' \(choose from", message):
         meant = get_close_matches(found[1], _subparsers(root), 1)
         return [f"{found[1]!r} is no subcommand, expected one of {names}", *_did_you_mean(meant)]
     if 'expected "subcommand" to be one of' in message:
         return [f"no subcommand, expected one of {names}"]
-    if found := re.search(r"'(.*)' is not accepted before subcommand '(.*)'", message):
-        return [f"{found[1]} is set before `{found[2]}`; put flags and --config behind it"]
     return []
 
 
@@ -148,8 +213,13 @@ def _unknown_key(message: str, given: list[Given], known: KnownSettings) -> list
     if not found:
         return [f"{unknown[1]} is not a setting", *_did_you_mean(known.nearest(unknown[1]))]
     one = found[-1]
-    # What a class behind a class_path takes is not in `known`.
-    meant = [] if ".init_args." in one.key else known.nearest(one.key)
+    part, inside, name = one.key.rpartition(".init_args.")
+    if inside:  # what the class behind a class_path takes is not in `known`
+        classes = [g.value for g in given if g.key == f"{part}.class_path"]
+        names = init_args(classes[-1]) if classes else []
+        meant = [f"{part}{inside}{near}" for near in get_close_matches(name, names, 1)]
+    else:
+        meant = known.nearest(one.key)
     return [f"{one.label()} is not a setting", *_did_you_mean(meant, "" if one.place else "--")]
 
 
@@ -164,6 +234,7 @@ def _wrong_value(message: str, given: list[Given], known: KnownSettings) -> list
     exact = [one for one in found if one.value == value[1] or one.key == keys[0]]
     one = (exact or found)[-1]
     if "NestedArg(" in value[1] and len(keys) == 1:
+        one = next((flag for flag in reversed(found) if flag.key != keys[0]), one)
         return [f"{one.label()} cannot be set alone; set {keys[0]} as a whole, or in a file"]
     pattern = known.find(one.key)
     if pattern is None:
@@ -193,17 +264,17 @@ def _did_you_mean(meant: Sequence[str], prefix: str = "") -> list[str]:
     return [f"did you mean {prefix}{meant[0]}?"] if meant else []
 
 
-def _root(parser: LightningArgumentParser) -> LightningArgumentParser:
+def _root(parser: FriendlyParser) -> FriendlyParser:
     parent = getattr(parser, "parent_parser", None)
     return parser if parent is None else _root(parent)
 
 
-def _subparsers(root: LightningArgumentParser) -> dict[str, Any]:
+def _subparsers(root: FriendlyParser) -> dict[str, Any]:
     actions = (action for action in root._actions if isinstance(action, _SubParsersAction))
     return next((dict(action.choices) for action in actions), {})
 
 
-def _subparser(parser: LightningArgumentParser) -> LightningArgumentParser:
+def _subparser(parser: FriendlyParser) -> FriendlyParser:
     """Find the parser of the subcommand that was asked for; the parser itself if there is none."""
     subparsers = _subparsers(_root(parser))
     names = [name for name in getattr(_root(parser), "args", []) if name in subparsers]

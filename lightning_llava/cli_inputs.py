@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from difflib import get_close_matches
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -116,6 +118,15 @@ def choices(hint: Any) -> list[str]:
     return []
 
 
+def init_args(class_path: str) -> list[str]:
+    """List what a class takes, given its full path; nothing if there is no such class."""
+    module, _, name = class_path.rpartition(".")
+    try:
+        return list(signature(getattr(import_module(module), name)).parameters)
+    except (ImportError, AttributeError, ValueError, TypeError):
+        return []
+
+
 def _nested(prefix: str, hint: Any) -> dict[str, Any]:
     if is_dataclass(hint) and isinstance(hint, type):
         types: dict[str, Any] = {}
@@ -139,7 +150,7 @@ def _fill(known: str, parts: list[str]) -> str:
 
 
 def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
         if argument.startswith("--") or argument == "-c":
             flag, equals, value = argument.lstrip("-").partition("=")
             yield flag.removesuffix("+"), value if equals else following

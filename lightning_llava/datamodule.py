@@ -89,7 +89,17 @@ class ShardDataModule(LightningDataModule):
             self.preparation.prepare()
 
     def setup(self, stage: str) -> None:
-        """Read the specs' tokenizer and processor; index and plan the training shards for `fit`."""
+        """Read the specs' tokenizer and processor; index and plan the training shards for `fit`.
+
+        Raises:
+            SettingError: something named is missing or unusable, or `trainer.max_epochs` above one.
+        """
+        epochs = self._trainer.max_epochs
+        if stage == "fit" and epochs is not None and epochs > 1:
+            raise SettingError(
+                f"trainer.max_epochs is {epochs}, expected 1: the whole run is one Lightning epoch, "
+                f"so that it can resume anywhere; set data.epochs: {epochs} instead"
+            )
         self.geometry = vision_geometry(load_vision_config(self.vision), self.vision)
         self.transform = ImageTransform(self.vision, self.image_mode)
         self.chat = ConversationEncoder(self.language, self.geometry.image_tokens)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ def resolve(name: str, setting: str) -> str:
     looks_like_path = name.startswith(("/", "./", "../", "~")) or name.count("/") != 1
     if looks_like_path and name.count("/") > 0:
         raise SettingError(
-            f"{setting}: the folder {name!r} does not exist; give an existing folder or a hub name"
+            f"{setting}: the folder {name!r} does not exist; "
+            f"{_nearest_folder(name)}give an existing folder or a hub name"
         )
     return name
 
@@ -42,8 +44,18 @@ def explain_loading(name: str, setting: str) -> Iterator[None]:
         )
         raise SettingError(
             f"{setting}: could not load {name!r} ({first_line.strip()[:300]}); "
-            f"check the spelling, or give a folder that holds the files"
+            f"{_nearest_folder(name)}check the spelling, or give a folder that holds the files"
         ) from error
+
+
+def _nearest_folder(name: str) -> str:
+    """Ask whether a folder beside it was meant; nothing for an existing or an unlike one."""
+    path = Path(name).expanduser()
+    if path.is_dir() or "/" not in name:
+        return ""
+    beside = [other.name for other in path.parent.glob("*") if other.is_dir()]
+    meant = get_close_matches(path.name, beside, 1)
+    return f"did you mean {path.with_name(meant[0])}? If not, " if meant else ""
 
 
 def check_complete(loading_info: dict[str, Any], name: str, setting: str) -> None:

@@ -88,8 +88,11 @@ def read_checkpoint(path: str, setting: str) -> dict:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         checkpoint["state_dict"]
     except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        reason = str(error).splitlines()[0][:200]
-        raise SettingError(f"{setting}: {path!r} is no readable checkpoint ({reason})") from error
+        # Its own words advise to load with code execution on.
+        raise SettingError(
+            f"{setting}: {path!r} is damaged, or not a checkpoint of this project "
+            f"({type(error).__name__}); expected a .ckpt that fit wrote"
+        ) from error
     return checkpoint
 
 
