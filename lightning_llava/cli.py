@@ -178,10 +178,9 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 def _existing(path: Path, setting: str = "--ckpt_path") -> str:
     """Return the path of a checkpoint, or say which was probably meant."""
-    meant = get_close_matches(path.name, [other.name for other in path.parent.glob("*.ckpt")], 1)
-    if not path.is_file() and meant:
-        raise SettingError(
-            f"{setting}: the file {str(path)!r} does not exist; "
-            f"did you mean {str(path.with_name(meant[0]))!r}?"
-        )
+    if not path.is_file():
+        others = [other.name for other in path.parent.glob("*.ckpt")]
+        meant = get_close_matches(path.name, others, 1)
+        hint = f"; did you mean {str(path.with_name(meant[0]))!r}?" if meant else ""
+        raise SettingError(f"{setting}: the file {str(path)!r} does not exist{hint}")
     return str(path)

@@ -97,8 +97,8 @@ class ShardDataModule(LightningDataModule):
         epochs = self._trainer.max_epochs
         if stage == "fit" and epochs is not None and epochs > 1:
             raise SettingError(
-                f"trainer.max_epochs is {epochs}, expected 1: the whole run is one Lightning epoch, "
-                f"so that it can resume anywhere; set data.epochs: {epochs} instead"
+                f"trainer.max_epochs is {epochs}, expected 1: the whole run is one Lightning epoch "
+                f"(so that it can resume anywhere); set data.epochs: {epochs} instead"
             )
         self.geometry = vision_geometry(load_vision_config(self.vision), self.vision)
         self.transform = ImageTransform(self.vision, self.image_mode)
@@ -134,19 +134,9 @@ class ShardDataModule(LightningDataModule):
         self.dataset = PackDataset(index, plan, encoder, self.transform, self.geometry)
 
     def total_micro_batches(self) -> int:
-        """Count the micro-batches of the whole run on all ranks, a multiple of their number.
-
-        Raises:
-            SettingError: `trainer.max_epochs` above one.
-        """
+        """Count the micro-batches of the whole run on all ranks, a multiple of their number."""
         trainer = self._trainer
         assert self.dataset is not None
-        if trainer.max_epochs is not None and trainer.max_epochs > 1:
-            raise SettingError(
-                f"trainer.max_epochs is {trainer.max_epochs}, expected 1: the whole run is "
-                "one Lightning epoch, so that it can "
-                f"resume anywhere; set data.epochs: {trainer.max_epochs} instead"
-            )
         world = trainer.world_size
         if trainer.max_steps > 0:
             return trainer.max_steps * trainer.accumulate_grad_batches * world

@@ -14,9 +14,7 @@ def test_each_part_has_its_rate_and_biases_and_norms_no_decay(clip, mistral):
     rates = LearningRates(projector=2e-5, lora=2e-4, vision=1e-6)
     model = build(clip, mistral, LoraSpec(r=2, alpha=4), rates)
     groups = build_optimizer(model, rates, OptimizerSpec(weight_decay=0.1)).param_groups
-    found = {
-        group["name"]: (group["lr"], group["weight_decay"]) for group in groups
-    }
+    found = {group["name"]: (group["lr"], group["weight_decay"]) for group in groups}
     assert found == {
         "projector": (2e-5, 0.1),
         "projector_no_decay": (2e-5, 0.0),
