@@ -1,6 +1,6 @@
 """What travels from the data to the model. Both sides import it; neither imports the other."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
@@ -36,3 +36,8 @@ class Batch:
     rng_seed: int | None = None
     """Seed of everything random in this micro-batch (dropout): a function of (seed, global
     micro-batch) alone."""
+
+    def pin_memory(self) -> "Batch":
+        """Copy the tensors to pinned memory; torch's loader calls this."""
+        tensors = {k: v.pin_memory() for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **tensors)

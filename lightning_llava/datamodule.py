@@ -81,6 +81,7 @@ class ShardDataModule(LightningDataModule):
         self.pack_tokens, self.epochs, self.num_workers = pack_tokens, epochs, num_workers
         self.eval_batch_size, self.pin_memory = eval_batch_size, pin_memory
         self.consumed = 0
+        self.asked: Sequence[Question] = ()
         self.dataset: PackDataset | None = None
 
     def prepare_data(self) -> None:
@@ -94,8 +95,8 @@ class ShardDataModule(LightningDataModule):
         Raises:
             SettingError: something named is missing or unusable, or `trainer.max_epochs` above one.
         """
-        epochs = self._trainer.max_epochs
-        if stage == "fit" and epochs is not None and epochs > 1:
+        epochs, steps = self._trainer.max_epochs, self._trainer.max_steps
+        if stage == "fit" and epochs not in (None, 1) and not (epochs == -1 and steps > 0):
             raise SettingError(
                 f"trainer.max_epochs is {epochs}, expected 1: the whole run is one Lightning epoch "
                 f"(so that it can resume anywhere); set data.epochs: {epochs} instead"
@@ -155,7 +156,13 @@ class ShardDataModule(LightningDataModule):
         return training_loader(self.dataset, sampler, self.num_workers, self._pin())
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
-        """Ask the configured subset of every benchmark."""
+        """Ask the configured subset of every benchmark.
+
+        Raises:
+            SettingError: `validate` without a benchmark.
+        """
+        if self._trainer.state.fn == "validate":
+            self._refuse_no_benchmarks()
         questions = [
             question
             for name, spec in self.benchmarks.items()
@@ -169,8 +176,7 @@ class ShardDataModule(LightningDataModule):
         Raises:
             SettingError: no benchmark is configured.
         """
-        if not self.benchmarks:
-            raise SettingError("data.benchmarks is empty; stack a file of configs/eval")
+        self._refuse_no_benchmarks()
         questions = [
             q for name, spec in self.benchmarks.items() for q in load_benchmark(name, spec)
         ]
@@ -191,11 +197,22 @@ class ShardDataModule(LightningDataModule):
             load_predict_questions(self.predict), self.predict.short_answer
         )
 
+    def _refuse_no_benchmarks(self) -> None:
+        if not self.benchmarks:
+            raise SettingError("data.benchmarks is empty; stack a file of configs/eval")
+
     def _question_loader(
         self, questions: Sequence[Question], short_answer: bool
     ) -> DataLoader[Any]:
         trainer = self._trainer
-        mine = group_identical(questions)[trainer.global_rank :: trainer.world_size]
+        self.asked = questions
+        groups = group_identical(questions)
+        if len(groups) < trainer.world_size:
+            raise SettingError(
+                f"{len(groups)} different questions for {trainer.world_size} processes, expected "
+                f"at least one for each; set trainer.devices: {max(1, len(groups))} or fewer"
+            )
+        mine = groups[trainer.global_rank :: trainer.world_size]
         dataset = QuestionDataset(mine, self.chat, self.transform, self.geometry, short_answer)
         return DataLoader(
             dataset,
@@ -215,6 +232,8 @@ class ShardDataModule(LightningDataModule):
             "data.prompt": self.prompt,
             "data.image_mode": self.image_mode,
             "seed_everything": self.seed,
+            "trainer.accumulate_grad_batches": self._trainer.accumulate_grad_batches,
+            "number of processes (trainer.devices x num_nodes)": self._trainer.world_size,
             "data plan": self.dataset.plan.fingerprint,
         }
 

@@ -10,10 +10,11 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_llava.batch import Batch
+from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.answering import make_rows
 from lightning_llava.evaluation.ledger import LedgerRow
 from lightning_llava.evaluation.loader import QuestionBatch
-from lightning_llava.evaluation.report import score_rows
+from lightning_llava.evaluation.report import benchmark_scalars, score_rows
 from lightning_llava.models.attention import choose_attention
 from lightning_llava.models.build import build_llava
 from lightning_llava.models.checkpoint import checkpoint_names, init_from, load_checkpoint_state
@@ -33,6 +34,13 @@ from lightning_llava.specs import (
 from lightning_llava.text.conversation import ConversationEncoder
 
 Spec = TypeVar("Spec")
+
+COMPUTE_TYPES = {
+    "32-true": torch.float32,
+    "bf16-mixed": torch.bfloat16,
+    "16-mixed": torch.float16,
+}
+"""What `trainer.precision` may be, and the type that matrices are multiplied in."""
 
 
 class LlavaModule(LightningModule):
@@ -93,9 +101,16 @@ class LlavaModule(LightningModule):
         if hasattr(self, "llava"):
             return
         trainer = self._trainer
-        on_bf16 = trainer is not None and str(trainer.precision).startswith("bf16")
+        precision = "32-true" if trainer is None else str(trainer.precision)
+        if precision not in COMPUTE_TYPES:
+            raise SettingError(
+                f"trainer.precision is {precision}, expected {' or '.join(COMPUTE_TYPES)}: what "
+                "trains stays in fp32, where small steps are not rounded away"
+            )
         # Lightning moves the module to its device only later.
         device = self.device if trainer is None else trainer.strategy.root_device
+        attention = choose_attention(self.attention, device, COMPUTE_TYPES[precision])
+        rank_zero_info(f"model: attention is {attention}")
         self.encoder = ConversationEncoder(self.language, image_tokens=1)
         self.llava = build_llava(
             self.vision,
@@ -103,9 +118,10 @@ class LlavaModule(LightningModule):
             self.language,
             self.lora,
             self.learning_rate,
-            base_dtype=torch.bfloat16 if on_bf16 else torch.float32,
-            attention=choose_attention(self.attention, device),
+            base_dtype=torch.bfloat16 if precision == "bf16-mixed" else torch.float32,
+            attention=attention,
         )
+        self._check_vocabulary()
         if self.activation_checkpointing == "full":
             checkpoint_activations(self.llava.language)
         if self.init_from is not None:
@@ -118,7 +134,8 @@ class LlavaModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build AdamW over the trainable parts, its schedule over the steps of the whole run."""
-        optimizer = build_optimizer(self.llava, self.learning_rate, self.optimizer)
+        clips = bool(self.trainer.gradient_clip_val)
+        optimizer = build_optimizer(self.llava, self.learning_rate, self.optimizer, clips)
         schedule = build_schedule(
             optimizer, self.optimizer, int(self.trainer.estimated_stepping_batches)
         )
@@ -238,15 +255,27 @@ class LlavaModule(LightningModule):
         keys = ("vision", "projector", "language", "lora", "learning_rate", "optimizer")
         return {f"model.{key}": self.hparams[key] for key in keys}
 
+    def _check_vocabulary(self) -> None:
+        """Refuse a template whose special tokens the LLM has no embeddings for."""
+        table: Any = self.llava.language.get_input_embeddings()
+        rows, special = int(table.weight.shape[0]), self.encoder.special_ids
+        foreign = [token for token, index in special.items() if index is not None and index >= rows]
+        if foreign:
+            raise SettingError(
+                f"model.language.template: {self.encoder.template.name!r} writes {foreign[0]!r}, "
+                f"for which {self.language.name!r} has no embedding (it has {rows}); choose the "
+                "template that the LLM was trained with"
+            )
+
     def _add(self, loss: Tensor, supervised: Tensor) -> None:
         self._loss_sum = loss if self._loss_sum is None else self._loss_sum + loss
         self._supervised = supervised if self._supervised is None else self._supervised + supervised
 
     def _answer(self, batch: QuestionBatch) -> list[LedgerRow]:
-        pad_id: Any = self.encoder.tokenizer.pad_token_id
-        pad_id = self.encoder.stop_ids[0] if pad_id is None else pad_id
+        stop_ids = self.encoder.stop_ids
+        # Padding by a stop id, which `decode` cuts off: a tokenizer's own may lie outside the LLM.
         answers = self.llava.generate(
-            batch.prompts, self.generation.max_new_tokens, self.encoder.stop_ids, pad_id
+            batch.prompts, self.generation.max_new_tokens, stop_ids, stop_ids[0]
         )
         return [
             row
@@ -260,17 +289,6 @@ class LlavaModule(LightningModule):
         parts: list[list[LedgerRow]] = [[] for _ in range(self.trainer.world_size)]
         dist.all_gather_object(parts, self.rows)
         return [row for part in parts for row in part]
-
-
-def benchmark_scalars(scores: dict[str, Any], prefix: str = "benchmarks/") -> dict[str, float]:
-    """Flatten nested scores to TensorBoard tags."""
-    flat: dict[str, float] = {}
-    for key, value in scores.items():
-        if isinstance(value, dict):
-            flat |= benchmark_scalars(value, f"{prefix}{key}/")
-        elif isinstance(value, int | float):
-            flat[f"{prefix}{key}"] = float(value)
-    return flat
 
 
 def _plain(value: Any) -> Any:

@@ -14,8 +14,16 @@ from lightning_llava.models.llava import Llava
 from lightning_llava.specs import LearningRates, OptimizerSpec
 
 
-def build_optimizer(model: Llava, rates: LearningRates, spec: OptimizerSpec) -> AdamW:
+def build_optimizer(
+    model: Llava, rates: LearningRates, spec: OptimizerSpec, clips: bool = False
+) -> AdamW:
     """Group the trainable parameters by part, biases and norms apart (they get no weight decay).
+
+    Args:
+        model: the composed model.
+        rates: peak learning rate per part.
+        spec: AdamW's settings.
+        clips: whether gradients are clipped, which Lightning refuses for the fused kernel.
 
     Raises:
         SettingError: nothing trains.
@@ -41,7 +49,7 @@ def build_optimizer(model: Llava, rates: LearningRates, spec: OptimizerSpec) -> 
         ],
         betas=spec.betas,
         eps=spec.eps,
-        fused=on_gpu or None,
+        fused=(on_gpu and not clips) or None,
     )
 
 

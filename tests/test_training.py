@@ -25,7 +25,8 @@ from lightning_llava.specs import (
     SourceSpec,
     VisionSpec,
 )
-from lightning_llava.text.conversation import ConversationEncoder, Turn
+from lightning_llava.text.conversation import ConversationEncoder
+from lightning_llava.text.turns import Turn
 from runs import Losses, language, make_data, make_module, make_trainer, mean_loss
 
 NO_DROPOUT = LoraSpec(r=8, alpha=16, dropout=0.0)
@@ -182,13 +183,13 @@ class StopAfter(Callback):
 STEPS = 6
 
 
-def run(world, folder, *callbacks, ckpt_path=None, module=None, **settings):
+def run(world, folder, *callbacks, ckpt_path=None, module=None, accumulate=2, **settings):
     losses = Losses()
     checkpoint = Checkpoint(every_n_train_steps=2, keep=-1, dirpath=str(folder))
     trainer = make_trainer(
         folder,
         max_steps=STEPS,
-        accumulate_grad_batches=2,
+        accumulate_grad_batches=accumulate,
         callbacks=[losses, checkpoint, *callbacks],
         enable_checkpointing=True,
     )
@@ -235,11 +236,16 @@ def test_dropout_is_on_and_the_frozen_tower_stays_in_eval_mode(demo_world, tmp_p
             {"learning_rate": LearningRates(projector=2e-3, lora=1e-3)},
             r"model\.learning_rate\.lora is 0\.001 but the checkpoint has 0\.002",
         ),
+        (
+            {"accumulate_grad_batches": 1},
+            r"trainer\.accumulate_grad_batches is 1 but the checkpoint has 2",
+        ),
     ],
 )
 def test_resuming_under_other_settings_is_refused(demo_world, tmp_path, changed, message):
     run(demo_world, tmp_path, StopAfter(2))
-    settings = {}
+    changed = dict(changed)
+    settings = {"accumulate": changed.pop("accumulate_grad_batches", 2)}
     if "language" in changed:
         changed["language"] = settings["language"] = language(demo_world, changed["language"])
     with pytest.raises(SettingError, match=message + r".*model\.init_from"):
@@ -250,6 +256,13 @@ def test_resuming_under_other_settings_is_refused(demo_world, tmp_path, changed,
             module=make_module(demo_world, **changed),
             **settings,
         )
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_trained_weights_in_half_precision_are_refused(demo_world, tmp_path, precision):
+    trainer = make_trainer(tmp_path, max_steps=1, precision=precision)
+    with pytest.raises(SettingError, match=rf"trainer\.precision is {precision}, expected 32-true"):
+        trainer.fit(make_module(demo_world), make_data(demo_world))
 
 
 if __name__ == "__main__":

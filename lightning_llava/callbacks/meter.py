@@ -18,11 +18,11 @@ class Meter(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._forget()
+        self._forget(trainer.global_step)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock again: answering questions is not training."""
-        self._forget()
+        self._forget(trainer.global_step)
 
     def on_train_batch_end(
         self,

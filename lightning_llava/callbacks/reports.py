@@ -1,6 +1,7 @@
 """What a run leaves for people: report, ledger, and the table at the end."""
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
+from lightning_llava.evaluation.benchmarks import Question
 from lightning_llava.evaluation.ledger import LedgerRow, write_ledger
 from lightning_llava.evaluation.report import rich_table, score_rows, write_report
 from lightning_llava.models.build import named_parts
@@ -97,7 +99,15 @@ class Reports(Callback):
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_ledger(folder / "ledger.jsonl", rows)
-        write_report(folder, rows, meta)
+        write_report(folder, rows, meta, expected_questions(trainer))
+
+
+def expected_questions(trainer: Trainer) -> Sequence[Question] | None:
+    """Return the questions that every one must have an answer to; None in a run cut short."""
+    limits = (trainer.limit_val_batches, trainer.limit_test_batches)
+    whole = all(isinstance(limit, float) and limit == 1.0 for limit in limits)
+    datamodule = getattr(trainer, "datamodule", None)
+    return getattr(datamodule, "asked", None) if whole else None
 
 
 def run_folder(trainer: Trainer) -> Path:

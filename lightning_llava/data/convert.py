@@ -22,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from lightning_llava.data.schema import Sample
 from lightning_llava.data.shards import image_extension
 from lightning_llava.errors import SettingError
-from lightning_llava.text.conversation import Turn
+from lightning_llava.text.turns import Turn
 
 Reason = Literal["missing", "corrupt", "path", "format", "conversation", "record"]
 Language = Literal["auto", "en", "ru"]

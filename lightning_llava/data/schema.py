@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lightning_llava.errors import SettingError
-from lightning_llava.text.conversation import IMAGE_PLACEHOLDER, Turn
+from lightning_llava.text.turns import IMAGE_PLACEHOLDER, Turn
 
 SCHEMA_VERSION = 1
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")

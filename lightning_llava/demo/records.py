@@ -13,8 +13,8 @@ from lightning_llava.demo.questions import Balance, Question
 from lightning_llava.demo.scenes import Scene, Split
 from lightning_llava.demo.wording import Wording, capitalised, coordinates
 from lightning_llava.demo.words import HELD_OUT_WORDS, WORDS
-from lightning_llava.text.conversation import IMAGE_PLACEHOLDER, Turn
 from lightning_llava.text.template import SHORT_ANSWER
+from lightning_llava.text.turns import IMAGE_PLACEHOLDER, Turn
 
 RecordKind = Literal["captions", "vqa", "ocr", "regions", "dialogue", "text"]
 

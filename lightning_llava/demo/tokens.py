@@ -9,7 +9,7 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from lightning_llava.text.template import load_template, template_names
+from lightning_llava.text.template import ANY_FAMILY, load_template, template_names
 
 VOCABULARY_SIZE = 2000
 """At most; the world's text is used up at about 1,300."""
@@ -65,6 +65,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         pad_token=UNK,
         additional_special_tokens=list(CONTROL),
         padding_side="right",
+        tokenizer_family=ANY_FAMILY,
         clean_up_tokenization_spaces=False,
     )
 
@@ -72,7 +73,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 def _template_texts() -> list[str]:
     templates = [load_template(name) for name in template_names()]
     return [
-        text.format(content="", system="", images="", bos="", eos="")
+        text.format(content="", system="", images="", bos="", default_bos="", eos="")
         for template in templates
         for text in (
             template.system,

@@ -14,7 +14,8 @@ from lightning_llava.data.images import ImageTransform
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.benchmarks import Question
 from lightning_llava.geometry import VisionGeometry
-from lightning_llava.text.conversation import IMAGE_PLACEHOLDER, ConversationEncoder, Turn
+from lightning_llava.text.conversation import ConversationEncoder
+from lightning_llava.text.turns import IMAGE_PLACEHOLDER, Turn
 
 
 @dataclass
@@ -26,6 +27,10 @@ class QuestionBatch:
     """Per prompt, the identical questions that its answer serves."""
     texts: list[str]
     """The prompts as text, exactly as the model gets them."""
+
+    def pin_memory(self) -> "QuestionBatch":
+        """Copy the tensors to pinned memory; torch's loader calls this."""
+        return replace(self, prompts=self.prompts.pin_memory())
 
     def to(self, device: Any, **kwargs: Any) -> "QuestionBatch":
         """Move the tensors (Lightning calls this); the questions stay."""

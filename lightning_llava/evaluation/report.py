@@ -4,6 +4,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -63,6 +64,17 @@ def score_rows(rows: Sequence[LedgerRow], expected: Iterable[Question] | None = 
         mean = {key: sum(split[key] for split in numbers.values()) / len(numbers) for key in _MEANS}
         scores[benchmark] = {**numbers, RESERVED_SPLIT: mean}
     return scores
+
+
+def benchmark_scalars(scores: Mapping[str, Any], prefix: str = "benchmarks/") -> dict[str, float]:
+    """Flatten nested scores to TensorBoard tags."""
+    flat: dict[str, float] = {}
+    for key, value in scores.items():
+        if isinstance(value, Mapping):
+            flat |= benchmark_scalars(value, f"{prefix}{key}/")
+        elif isinstance(value, int | float):
+            flat[f"{prefix}{key}"] = float(value)
+    return flat
 
 
 def write_report(

@@ -9,7 +9,7 @@ from lightning_llava.errors import SettingError
 IMPLEMENTATIONS = ("auto", "sdpa", "eager", "flash_attention_2")
 
 
-def choose_attention(name: str, device: torch.device) -> str:
+def choose_attention(name: str, device: torch.device, dtype: torch.dtype) -> str:
     """Resolve `model.attention` to the name that transformers knows.
 
     `auto` takes flash-attn where it is installed and the GPU is Ampere or newer, else torch's own
@@ -23,18 +23,18 @@ def choose_attention(name: str, device: torch.device) -> str:
             f"model.attention: found {name!r}; expected one of {', '.join(IMPLEMENTATIONS)}"
         )
     on_ampere = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    installed = find_spec("flash_attn") is not None
+    obstacles = {
+        f"the device is {device.type}": device.type != "cuda",
+        "the GPU is older": device.type == "cuda" and not on_ampere,
+        "the package is not installed": find_spec("flash_attn") is None,
+        "trainer.precision is not bf16-mixed or 16-mixed": dtype == torch.float32,
+    }
+    reasons = [reason for reason, stands in obstacles.items() if stands]
     if name == "auto":
-        return "flash_attention_2" if on_ampere and installed else "sdpa"
-    if name == "flash_attention_2" and not (on_ampere and installed):
-        reason = (
-            "the flash-attn package is not installed"
-            if on_ampere
-            else f"the device is {device.type}"
-        )
+        return "sdpa" if reasons else "flash_attention_2"
+    if name == "flash_attention_2" and reasons:
         raise SettingError(
-            "model.attention: flash_attention_2 needs an Ampere or newer GPU and the "
-            f"flash-attn package, but {reason}; "
-            "set model.attention: sdpa"
+            "model.attention: flash_attention_2 needs half precision, an Ampere or newer GPU and "
+            f"the flash-attn package, but {reasons[0]}; set model.attention: sdpa"
         )
     return name

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_llava.errors import SettingError
 from lightning_llava.models.build import named_parts
@@ -94,11 +94,6 @@ def read_checkpoint(path: str, setting: str) -> dict:
             f"({type(error).__name__}); expected a .ckpt that fit wrote"
         ) from error
     return checkpoint
-
-
-def num_parameters(module: nn.Module, trainable: bool = False) -> int:
-    """Count parameters."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
 
 
 def _few(title: str, names: list[str]) -> str:

@@ -45,7 +45,7 @@ class Llava(nn.Module):
         Only supervised positions reach the output head: at 12 % supervised tokens that is an eighth
         of the logits.
         """
-        targets = shifted_targets(batch.labels)
+        targets = shifted_targets(batch.labels, batch.cu_seqlens)
         kept = (targets != IGNORE_INDEX).any(dim=0).nonzero().squeeze(1)
         logits = self._decode(batch, logits_to_keep=kept)
         targets = targets[:, kept]

@@ -5,6 +5,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import PreTrainedModel
 
+from lightning_llava.errors import SettingError
 from lightning_llava.specs import LoraSpec
 
 
@@ -13,13 +14,22 @@ def lora_targets(language: PreTrainedModel) -> list[str]:
 
     Full paths, because a suffix such as `q_proj` would hit the vision tower too; never the output
     head, whose adapter would have to cover every position's logits.
+
+    Raises:
+        SettingError: there are none (GPT-2 is built of other modules).
     """
     head = language.get_output_embeddings()
-    return [
+    targets = [
         name
         for name, module in language.named_modules()
         if isinstance(module, nn.Linear) and module is not head
     ]
+    if not targets:
+        raise SettingError(
+            f"model.lora: {type(language).__name__} has no linear layers for adapters to go to; "
+            "set model.lora: null and train model.learning_rate.language, or choose another LLM"
+        )
+    return targets
 
 
 def add_lora(language: PreTrainedModel, spec: LoraSpec) -> None:
@@ -32,11 +42,6 @@ def add_lora(language: PreTrainedModel, spec: LoraSpec) -> None:
         target_modules=lora_targets(language),
     )
     inject_adapter_in_model(config, language)
-
-
-def lora_parameters(language: nn.Module) -> list[nn.Parameter]:
-    """Return the adapters' parameters."""
-    return [p for name, p in language.named_parameters() if is_lora(name)]
 
 
 def is_lora(name: str) -> bool:

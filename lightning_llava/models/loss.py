@@ -7,14 +7,19 @@ from torch.nn.functional import cross_entropy
 from lightning_llava.batch import IGNORE_INDEX
 
 
-def shifted_targets(labels: Int[Tensor, "rows tokens"]) -> Int[Tensor, "rows tokens"]:
-    """Return for every position the label of the next one; the last has none.
+def shifted_targets(
+    labels: Int[Tensor, "rows tokens"], cu_seqlens: Int[Tensor, " samples_plus_1"] | None = None
+) -> Int[Tensor, "rows tokens"]:
+    """Return for every position the label of the next one; the last of each sample has none.
 
-    In a packed row the last token of a sample would get the next sample's first label, which is
-    never supervised: samples begin with a prompt.
+    Args:
+        labels: of one packed row, or of padded rows.
+        cu_seqlens: where the samples of a packed row begin and end.
     """
     targets = labels.roll(-1, dims=1)
     targets[:, -1] = IGNORE_INDEX
+    if cu_seqlens is not None:
+        targets[:, cu_seqlens[1:].long() - 1] = IGNORE_INDEX
     return targets
 
 

@@ -12,6 +12,9 @@ from lightning_llava.geometry import has_cls, load_vision_config, vision_geometr
 from lightning_llava.hub import check_complete, explain_loading, resolve
 from lightning_llava.specs import VisionSpec
 
+AFTER_THE_LAYERS = ("post_layernorm", "layernorm")
+"""What CLIP, SigLIP and DINOv2 call the norm above their layers."""
+
 
 class VisionTower(nn.Module):
     """A CLIP- or SigLIP-like encoder cut off above the selected layer.
@@ -37,6 +40,10 @@ class VisionTower(nn.Module):
         layers = _encoder_layers(encoder)
         kept = _num_kept_layers(spec.layer, len(layers))
         del layers[kept:]
+        # What follows the layers plays no part; trained, it would never get a gradient.
+        for name in AFTER_THE_LAYERS:
+            if hasattr(encoder, name):
+                setattr(encoder, name, nn.Identity())
         # The last kept layer's raw output is `hidden_states[spec.layer]`; catching it there avoids
         # both keeping every layer's output and the final norm that SigLIP applies to its last
         # hidden state.
@@ -51,10 +58,11 @@ class VisionTower(nn.Module):
         """Encode raw pixels; runs without gradient unless the tower trains."""
         trains = any(p.requires_grad for p in self.encoder.parameters())
         dtype = next(self.encoder.parameters()).dtype
+        device = pixel_values.device.type
         # Outside autocast: a frozen tower computes in the type it is stored in.
         with (
             torch.set_grad_enabled(trains and torch.is_grad_enabled()),
-            torch.autocast(pixel_values.device.type, enabled=False),
+            torch.autocast(device, enabled=trains and torch.is_autocast_enabled(device)),
         ):
             pixels = (pixel_values.to(torch.float32) / 255 - self.mean) / self.std
             self.encoder(pixel_values=pixels.to(dtype))
@@ -89,7 +97,22 @@ def load_vision_tower(spec: VisionSpec, dtype: torch.dtype) -> VisionTower:
             name, revision=spec.revision, backend="pil", trust_remote_code=False
         )
     check_complete(info, spec.name, "model.vision.name")
-    return VisionTower(encoder, spec, processor.image_mean, processor.image_std)
+    tower = VisionTower(encoder, spec, processor.image_mean, processor.image_std).eval()
+    _check_number_of_features(tower, spec)
+    return tower
+
+
+def _check_number_of_features(tower: VisionTower, spec: VisionSpec) -> None:
+    """Encode a blank image: the number of features was so far told from the config alone."""
+    size, device = tower.geometry.image_size, next(tower.parameters()).device
+    blank = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device)
+    found = tower(blank).shape[1]
+    if found != tower.geometry.image_tokens:
+        raise SettingError(
+            f"model.vision.name: {spec.name!r} gives {found} features per image, expected "
+            f"{tower.geometry.image_tokens} from its config; towers with register tokens or "
+            "another layout are not supported"
+        )
 
 
 def _encoder_layers(encoder: PreTrainedModel) -> nn.ModuleList:

@@ -8,7 +8,7 @@ special token.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from lightning_llava.batch import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from lightning_llava.errors import SettingError
 from lightning_llava.specs import LanguageSpec
+from lightning_llava.text.chat_template import derive_template
 from lightning_llava.text.template import (
     Template,
     check_template,
@@ -25,17 +26,11 @@ from lightning_llava.text.template import (
     special_id,
     stop_ids,
 )
-from lightning_llava.text.tokenizer import load_tokenizer
+from lightning_llava.text.tokenizer import adds_bos, load_tokenizer, swallows_space
+from lightning_llava.text.turns import IMAGE_PLACEHOLDER, Turn, place_images
 
-IMAGE_PLACEHOLDER = "<image>"
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One message of a conversation."""
-
-    role: Literal["user", "assistant"]
-    text: str
+SPACES = (" ", "▁")
+"""What SentencePiece takes for a space at the front of a text."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +52,10 @@ class Encoded:
     """Turns cut from the end because the conversation was too long."""
 
 
+Piece = tuple[Literal["text", "special", "content", "images", "system"], str]
+"""A part of a format string, ready to be filled."""
+
+
 class ConversationEncoder:
     """Writes conversations for one LLM.
 
@@ -73,6 +72,8 @@ class ConversationEncoder:
         self, spec: LanguageSpec, image_tokens: int, template: Template | None = None
     ) -> None:
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(spec)
+        if template is None and spec.template == "auto":
+            template = derive_template(self.tokenizer, spec)
         self.template = template or load_template(spec.template)
         check_template(self.template, self.tokenizer, spec)
         self.system = self.template.system if spec.system is None else spec.system
@@ -83,8 +84,9 @@ class ConversationEncoder:
         # Special tokens are written by the template alone; "</s>" inside a question stays ordinary
         # text.
         self._backend.encode_special_tokens = True
-        named = [*self.template.requires, "{bos}", "{eos}"]
-        self._special = re.compile("(" + "|".join(map(re.escape, named)) + ")")
+        self._swallows_space = swallows_space(self.tokenizer)
+        self.special_ids = {t: special_id(self.tokenizer, t) for t in self._special_tokens()}
+        self._compiled: dict[str, list[Piece]] = {}
 
     def encode(self, turns: Sequence[Turn], num_images: int) -> Encoded:
         """Tokenise a training conversation.
@@ -97,17 +99,17 @@ class ConversationEncoder:
             SettingError: an empty answer, placeholders that do not match the images, too long even
                 as one pair.
         """
-        turns = self._checked(turns, num_images)
+        self.check(turns, num_images)
+        turns = place_images(turns, num_images)
         for pairs in range(len(turns) // 2, 0, -1):
-            input_ids, labels = self._tokenise(self._render(turns[: 2 * pairs]))
+            input_ids, labels = self._tokenise(self.render(turns[: 2 * pairs]))
             if self.length(input_ids) <= self.max_length:
                 if (input_ids == IMAGE_TOKEN_INDEX).sum() != num_images:
                     break
                 return Encoded(input_ids, labels, dropped_turns=len(turns) - 2 * pairs)
         raise SettingError(
             f"the conversation takes more than {self.max_length} tokens before its images and "
-            "one whole answer "
-            "are in; shorten it or raise model.language.max_length"
+            "one whole answer are in; shorten it or raise model.language.max_length"
         )
 
     def prompt(
@@ -119,8 +121,8 @@ class ConversationEncoder:
             Ids with one `IMAGE_TOKEN_INDEX` per image, and the same as text, for people and
             ledgers.
         """
-        placed = self._placed(turns, num_images)
-        segments = self._render([*placed, Turn("assistant", "")], open_ended=True)
+        placed = place_images(turns, num_images)
+        segments = self.render([*placed, Turn("assistant", "")], open_ended=True)
         return self._tokenise(segments)[0], "".join(segment.text for segment in segments)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -138,132 +140,136 @@ class ConversationEncoder:
             self.image_tokens - 1
         )
 
-    def _checked(self, turns: Sequence[Turn], num_images: int) -> list[Turn]:
-        """Refuse what LLaVA would mask silently, and put placeholders where LLaVA puts them."""
+    def check(self, turns: Sequence[Turn], num_images: int) -> None:
+        """Refuse what LLaVA would mask silently, or what the template cannot write.
+
+        Raises:
+            SettingError: saying which turn, and what is wrong with it.
+        """
         if not turns or len(turns) % 2:
             raise SettingError(f"{len(turns)} turns; expected pairs of question and answer")
-        empty = next(
-            (i for i, t in enumerate(turns) if t.role == "assistant" and not t.text.strip()), None
-        )
-        if empty is not None:
-            raise SettingError(f"turn {empty}: the answer is empty; drop the pair or fill it in")
-        if self.template.max_pairs is not None and len(turns) // 2 > self.template.max_pairs:
+        for position, turn in enumerate(turns):
+            expected = "assistant" if position % 2 else "user"
+            if turn.role != expected:
+                raise SettingError(f"turn {position} is the {turn.role}'s, expected {expected}")
+            if position % 2 and not turn.text.strip():
+                raise SettingError(
+                    f"turn {position}: the answer is empty; drop the pair or fill it in"
+                )
+        most = self.template.max_pairs
+        if most is not None and len(turns) // 2 > most:
             raise SettingError(
-                f"{len(turns) // 2} question-answer pairs; the template "
-                f"{self.template.name!r} takes "
-                f"{self.template.max_pairs}: set data.prompt: chat"
+                f"{len(turns) // 2} question-answer pairs; the template {self.template.name!r} "
+                f"takes {most}: set data.prompt: chat"
             )
-        return self._placed(turns, num_images)
-
-    @staticmethod
-    def _placed(turns: Sequence[Turn], num_images: int) -> list[Turn]:
-        """Move placeholders to the front of their turn, one a line (as preprocess_multimodal)."""
-        counts = [t.text.count(IMAGE_PLACEHOLDER) if t.role == "user" else 0 for t in turns]
-        if sum(counts) != num_images and sum(map(bool, counts)) == num_images:
-            counts = [
-                min(count, 1) for count in counts
-            ]  # one image named twice in a turn is one image
-        if sum(counts) != num_images:
+        if self.template.needs_image and not num_images:
             raise SettingError(
-                f"{sum(counts)} {IMAGE_PLACEHOLDER} placeholders in the user turns but "
-                f"{num_images} images"
+                f"no image; the template {self.template.name!r} writes nothing else before the "
+                "answer: leave text-only records out of this stage, or set data.prompt: chat"
             )
-        return [
-            replace(
-                t, text=f"{IMAGE_PLACEHOLDER}\n" * n + t.text.replace(IMAGE_PLACEHOLDER, "").strip()
-            )
-            if n
-            else t
-            for t, n in zip(turns, counts, strict=True)
-        ]
 
-    def _render(self, turns: Sequence[Turn], open_ended: bool = False) -> list[Segment]:
+    def render(self, turns: Sequence[Turn], open_ended: bool = False) -> list[Segment]:
         """Write the turns as segments; `open_ended` stops before the last answer."""
         template, parts = self.template, self._format(self.template.begin)
         if self.system and template.system_turn:
             parts += self._format(template.system_turn)
         for position, turn in enumerate(turns):
+            text = turn.text.strip() if turn.role in template.strip else turn.text
             if turn.role == "user":
                 if position:
                     parts += self._format(template.between)
                 inside = position == 0 and self.system and template.first_user
-                parts += self._format(template.first_user if inside else template.user, turn.text)
+                parts += self._format(template.first_user if inside else template.user, text)
             else:
                 parts += self._format(template.assistant_prefix)
                 if not (open_ended and position == len(turns) - 1):
-                    parts += self._format(template.answer, turn.text, supervised=True)
+                    parts += self._format(template.answer, text, supervised=True)
         return parts
+
+    def _special_tokens(self) -> list[str]:
+        """List what format strings may write as single ids: by name, and BOS and EOS by braces."""
+        named = [self.tokenizer.bos_token, self.tokenizer.eos_token]
+        return [*self.template.requires, *(str(token) for token in named if token)]
 
     def _format(self, pattern: str, content: str = "", supervised: bool = False) -> list[Segment]:
         """Fill one format string of the template."""
-        content = content.strip() if self.template.strip_content else content
+        if pattern not in self._compiled:
+            self._compiled[pattern] = self._compile(pattern)
         segments: list[Segment] = []
-        for piece in re.split(r"(\{content\}|\{images\}|\{system\})", pattern):
-            if piece in ("{content}", "{images}"):
-                chunks = [content] if supervised else re.split(f"({IMAGE_PLACEHOLDER})", content)
-                for chunk in chunks:
-                    is_image = chunk == IMAGE_PLACEHOLDER and not supervised
-                    if is_image or piece == "{content}":
-                        segments.append(Segment("image" if is_image else "text", chunk, supervised))
-            elif piece == "{system}":
+        for kind, text in self._compiled[pattern]:
+            if kind == "system":
                 segments.append(Segment("text", self.system, False))
+            elif kind == "images":
+                images = content.count(IMAGE_PLACEHOLDER)
+                segments += [Segment("image", IMAGE_PLACEHOLDER, False)] * images
+            elif kind == "content" and (supervised or IMAGE_PLACEHOLDER not in content):
+                segments.append(Segment("text", content, supervised))
+            elif kind == "content":
+                for chunk in re.split(f"({IMAGE_PLACEHOLDER})", content):
+                    is_image = chunk == IMAGE_PLACEHOLDER
+                    segments.append(Segment("image" if is_image else "text", chunk, False))
             else:
-                for token in self._special.split(piece):
-                    segments += self._literal(token, supervised)
+                segments.append(Segment(kind, text, supervised))
         return segments
 
-    def _literal(self, piece: str, supervised: bool) -> list[Segment]:
-        """Turn a piece of a format string itself into at most one segment."""
-        token = {"{bos}": self.tokenizer.bos_token, "{eos}": self.tokenizer.eos_token}.get(
-            piece, piece
-        )
-        if not token:  # nothing to write, or a tokenizer without BOS
-            return []
-        kind = "special" if self._special.fullmatch(piece) else "text"
-        return [Segment(kind, str(token), supervised)]
+    def _compile(self, pattern: str) -> list[Piece]:
+        """Split a format string into text, special tokens and fields."""
+        tokenizer = self.tokenizer
+        fields: dict[str, Piece] = {
+            "{content}": ("content", ""),
+            "{images}": ("images", ""),
+            "{system}": ("system", ""),
+            "{bos}": ("special", str(tokenizer.bos_token or "")),
+            "{default_bos}": ("special", str(tokenizer.bos_token) if adds_bos(tokenizer) else ""),
+            "{eos}": ("special", str(tokenizer.eos_token or "")),
+            **{token: ("special", token) for token in self.template.requires},
+        }
+        split = re.split("(" + "|".join(map(re.escape, fields)) + ")", pattern)
+        pieces = [fields.get(piece, ("text", piece)) for piece in split if piece]
+        # A tokenizer without BOS writes none.
+        return [piece for piece in pieces if piece != ("special", "")]
 
     def _tokenise(self, segments: Sequence[Segment]) -> tuple[np.ndarray, np.ndarray]:
         """Encode the segments run by run."""
         ids: list[int] = []
         supervised: list[bool] = []
         run: list[Segment] = []
-        for segment in [*segments, Segment("special", "", False)]:
+        for segment in segments:
             if segment.kind == "text":
                 run.append(segment)
                 continue
-            run_ids, run_supervised = self._encode_run(run)
-            ids += run_ids
-            supervised += run_supervised
+            self._encode_run(run, ids, supervised)
             run = []
-            if segment.text:
-                index = (
-                    IMAGE_TOKEN_INDEX
-                    if segment.kind == "image"
-                    else special_id(self.tokenizer, segment.text)
-                )
-                assert index is not None  # check_template saw to it
-                ids.append(index)
-                supervised.append(segment.supervised)
+            index = IMAGE_TOKEN_INDEX if segment.kind == "image" else self.special_ids[segment.text]
+            assert index is not None  # check_template saw to it
+            ids.append(index)
+            supervised.append(segment.supervised)
+        self._encode_run(run, ids, supervised)
         input_ids = np.asarray(ids, dtype=np.int64)
         return input_ids, np.where(np.asarray(supervised, dtype=bool), input_ids, IGNORE_INDEX)
 
-    def _encode_run(self, run: Sequence[Segment]) -> tuple[list[int], list[bool]]:
-        """Encode the text between two special tokens or images, and mark its answers' tokens."""
+    def _encode_run(self, run: Sequence[Segment], ids: list[int], supervised: list[bool]) -> None:
+        """Append the text between two special tokens or images, with its answers marked."""
         text = "".join(segment.text for segment in run)
         if not text:
-            return [], []
-        encoding = self._backend.encode(text, add_special_tokens=False)
-        flags = np.repeat([s.supervised for s in run], [len(s.text) for s in run])
-        supervised = []
+            return
+        # SentencePiece puts a space in front even where there is one; this tokenizer does not.
+        extra = " " if self._swallows_space and text.startswith(SPACES) else ""
+        encoding = self._backend.encode(extra + text, add_special_tokens=False)
+        ids += encoding.ids
+        if len({segment.supervised for segment in run if segment.text}) == 1:
+            flag = next(segment.supervised for segment in run if segment.text)
+            supervised += [flag] * len(encoding.ids)
+            return
+        flags = [False] * len(extra) + [s.supervised for s in run for _ in s.text]
         for start, end in encoding.offsets:
             # A lone "▁" in front of the run has no characters of its own: it belongs to what
             # follows.
-            span = flags[start : max(end, start + 1)]
-            if span.any() and not span.all():
+            inside = set(flags[start : max(end, start + 1)])
+            if len(inside) == 2:
                 raise SettingError(
-                    f"model.language.template: {self.template.name!r} ends its prompt inside "
-                    "a token of this tokenizer "
-                    f"({text[start:end]!r}); put a line break or a special token before the answer"
+                    f"model.language.template: {self.template.name!r} ends its prompt inside a "
+                    f"token of this tokenizer ({(extra + text)[start:end]!r}); put a line break or "
+                    "a special token before the answer"
                 )
-            supervised.append(bool(span.size) and bool(span[0]))
-        return encoding.ids, supervised
+            supervised.append(True in inside)

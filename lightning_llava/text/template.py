@@ -1,7 +1,8 @@
 """Conversation templates: data in `templates/*.yaml`, read and checked here.
 
-Format strings hold `{content}`, `{system}`, `{images}` and `{bos}`, `{eos}` (the tokenizer's own).
-The tokens listed under `requires` stand for single ids in them; all other text is ordinary text.
+Format strings hold `{content}`, `{system}`, `{images}`, and the tokenizer's own `{bos}`, `{eos}`
+or `{default_bos}`, which is BOS where the tokenizer itself begins texts with it. The tokens listed
+under `requires` stand for single ids in them; all other text is ordinary text.
 """
 
 from dataclasses import dataclass, field, fields
@@ -15,6 +16,8 @@ from lightning_llava.errors import SettingError
 from lightning_llava.specs import LanguageSpec
 from lightning_llava.text.tokenizer import special_id, tokenizer_family
 
+ANY_FAMILY = "any"
+"""What a tokenizer that is made for all of the templates (the demo's) calls its family."""
 SHORT_ANSWER = {
     "en": "\nAnswer the question using a single word or phrase.",
     "ru": "\nОтветь одним словом.",
@@ -50,16 +53,20 @@ class Template:
     """Tokenizer families it was written for; empty: any."""
     stop: tuple[str, ...] = ("{eos}",)
     """Generation stops at these, as far as the tokenizer has them."""
-    strip_content: bool = False
-    """Strip white space around every turn."""
+    strip: tuple[str, ...] = ()
+    """Roles (`user`, `assistant`) whose text loses the white space around it."""
     max_pairs: int | None = None
     """Most question-answer pairs it can express."""
+    needs_image: bool = False
+    """Whether a conversation without an image cannot be written."""
+    golden: dict[str, list[list[int]]] = field(default_factory=dict)
+    """Per tokenizer family, runs of ids that `preflight.PROBE` must give (-200 is the image)."""
     short_answer: dict[str, str] = field(default_factory=lambda: dict(SHORT_ANSWER))
     """Short-answer prompt per language."""
 
 
 def template_names() -> list[str]:
-    """List the built-in templates."""
+    """List the built-in templates, and `auto`."""
     folder = files("lightning_llava") / "text" / "templates"
     return sorted(Path(entry.name).stem for entry in folder.iterdir())
 
@@ -102,10 +109,14 @@ def check_template(
     if "{eos}" in template.answer and tokenizer.eos_token is None:
         missing.append("an EOS token")
     family = tokenizer_family(tokenizer)
-    foreign = bool(template.families) and family is not None and family not in template.families
+    # Tokens that only some tokenizers have tell more than the ids of a probe.
+    telling = set(template.requires) - {"<s>", "</s>"}
+    known = family in (*template.families, ANY_FAMILY) or (family is None and bool(telling))
+    foreign = bool(template.families) and not known
     if not missing and (not foreign or spec.allow_foreign_template):
         return
-    found = f"lacks {', '.join(missing)}" if missing else f"is of the family {family}"
+    kind = f"is of the family {family}" if family else "is of another, unknown family"
+    found = f"lacks {', '.join(missing)}" if missing else kind
     raise SettingError(
         f"model.language.template: {template.name!r} was written for "
         f"{' / '.join(template.families) or 'other'} tokenizers, but the tokenizer of "

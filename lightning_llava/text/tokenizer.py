@@ -1,8 +1,7 @@
 """Load a tokenizer the right way, and tell which family it belongs to."""
 
-from pathlib import Path
-
 from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerBase
+from transformers.utils.hub import cached_file
 
 from lightning_llava.errors import SettingError
 from lightning_llava.hub import explain_loading, resolve
@@ -20,7 +19,7 @@ FAMILY_PROBES: dict[str, tuple[str, list[int]]] = {
 def load_tokenizer(spec: LanguageSpec) -> PreTrainedTokenizerBase:
     """Load the LLM's tokenizer.
 
-    A folder with a bare `tokenizer.model` goes through `LlamaTokenizer(legacy=True)`:
+    A folder or repository with a bare `tokenizer.model` goes through `LlamaTokenizer(legacy=True)`:
     `AutoTokenizer` of transformers 5 drops the "▁" in front of every chunk there, and so changes
     the ids of each turn.
 
@@ -28,13 +27,11 @@ def load_tokenizer(spec: LanguageSpec) -> PreTrainedTokenizerBase:
         SettingError: nothing loadable under that name, or a tokenizer without character offsets.
     """
     name = resolve(spec.name, "model.language.name")
-    folder = Path(name)
-    bare_sentencepiece = (folder / "tokenizer.model").is_file() and not (
-        folder / "tokenizer.json"
-    ).is_file()
     with explain_loading(spec.name, "model.language.name"):
-        if bare_sentencepiece:
-            tokenizer = LlamaTokenizer.from_pretrained(name, legacy=True)
+        has_json = _has_file(name, "tokenizer.json", spec.revision)
+        if not has_json and _has_file(name, "tokenizer.model", spec.revision):
+            revision = spec.revision or "main"
+            tokenizer = LlamaTokenizer.from_pretrained(name, revision=revision, legacy=True)
         else:
             tokenizer = AutoTokenizer.from_pretrained(
                 name, revision=spec.revision, trust_remote_code=False
@@ -48,8 +45,38 @@ def load_tokenizer(spec: LanguageSpec) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def _has_file(name: str, file: str, revision: str | None) -> bool:
+    """Tell whether a folder or hub repository holds a file."""
+    found = cached_file(
+        name,
+        file,
+        revision=revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return found is not None
+
+
+def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Tell whether the tokenizer begins every text with BOS, so that its LLM expects it."""
+    ids = list(tokenizer("x")["input_ids"])  # pyright: ignore[reportArgumentType]
+    return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
+
+
+def swallows_space(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Tell whether a text's own leading space takes the place of SentencePiece's dummy prefix.
+
+    SentencePiece itself, and with it LLaVA's slow tokenizers, writes both.
+    """
+    texts = ("x", " x", "  x")
+    bare, one, two = (tokenizer.tokenize(text) for text in texts)
+    return bare == one != two
+
+
 def tokenizer_family(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Name the family whose golden ids this tokenizer gives, or None."""
+    """Name the family whose golden ids this tokenizer gives, or that its config names, or None."""
+    if declared := tokenizer.init_kwargs.get("tokenizer_family"):
+        return str(declared)
     for family, (text, ids) in FAMILY_PROBES.items():
         if tokenizer(text, add_special_tokens=False)["input_ids"] == ids:
             return family

@@ -8,7 +8,7 @@ from PIL import Image
 
 from lightning_llava.data.convert import Report, llava_samples, read_records
 from lightning_llava.errors import SettingError
-from lightning_llava.text.conversation import Turn
+from lightning_llava.text.turns import Turn
 from photographs import write_photographs
 
 

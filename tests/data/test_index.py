@@ -10,7 +10,7 @@ from lightning_llava.data.schema import Sample
 from lightning_llava.data.shards import write_shards
 from lightning_llava.errors import SettingError
 from lightning_llava.specs import SourceSpec
-from lightning_llava.text.conversation import Turn
+from lightning_llava.text.turns import Turn
 
 GOOD = record("good", says("Hi", "Hello"))
 QUESTION = says("<image>\nWhat is it?", "A cat.")

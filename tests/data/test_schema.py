@@ -5,7 +5,7 @@ from handmade import record, says
 
 from lightning_llava.data.schema import Box, Sample, from_json, to_json
 from lightning_llava.errors import SettingError
-from lightning_llava.text.conversation import Turn
+from lightning_llava.text.turns import Turn
 
 USER, ASSISTANT = Turn("user", "Что это?"), Turn("assistant", "Кот 🐈.")
 

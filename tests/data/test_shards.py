@@ -10,7 +10,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from lightning_llava.data.schema import Sample, from_json
 from lightning_llava.data.shards import existing_shards, image_extension, write_shards
 from lightning_llava.errors import SettingError
-from lightning_llava.text.conversation import Turn
+from lightning_llava.text.turns import Turn
 
 JPEG = b"\xff\xd8\xff\xe0 a jpeg"
 PNG = b"\x89PNG\r\n\x1a\n a png"

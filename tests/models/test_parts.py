@@ -1,10 +1,18 @@
 """Tower, projector, adapters, attention choice."""
 
+import shutil
+
 import pytest
 import torch
-from transformers import CLIPVisionModel, SiglipVisionModel
+from transformers import (
+    CLIPVisionModel,
+    GenerationConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    SiglipVisionModel,
+)
 
-from lightning_llava.data.collate import collate_packed
+from lightning_llava.data.collate import collate_packed, collate_padded
 from lightning_llava.errors import SettingError
 from lightning_llava.models.attention import choose_attention
 from lightning_llava.models.build import build_llava, named_parts
@@ -108,7 +116,55 @@ def test_merging_adapters_changes_no_logits(clip, mistral):
         torch.testing.assert_close(model.logits(batch), before, atol=1e-5, rtol=1e-5)
 
 
-def test_flash_attention_on_cpu_is_refused_with_the_setting():
-    assert choose_attention("auto", torch.device("cpu")) == "sdpa"
-    with pytest.raises(SettingError, match=r"the device is cpu; set model.attention: sdpa"):
-        choose_attention("flash_attention_2", torch.device("cpu"))
+@pytest.mark.parametrize(
+    ("device", "capability", "installed", "dtype", "reason"),
+    [
+        ("cpu", (0, 0), True, torch.bfloat16, "the device is cpu"),
+        ("cuda", (7, 5), True, torch.float16, "the GPU is older"),
+        ("cuda", (9, 0), False, torch.bfloat16, "the package is not installed"),
+        ("cuda", (9, 0), True, torch.float32, "trainer.precision is not bf16-mixed"),
+        ("cuda", (8, 0), True, torch.bfloat16, None),
+    ],
+)
+def test_flash_attention_only_where_it_can_run(
+    monkeypatch, device, capability, installed, dtype, reason
+):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr("lightning_llava.models.attention.find_spec", lambda _: installed or None)
+    arguments = torch.device(device), dtype
+    if reason is None:
+        assert choose_attention("auto", *arguments) == "flash_attention_2"
+        assert choose_attention("flash_attention_2", *arguments) == "flash_attention_2"
+    else:
+        assert choose_attention("auto", *arguments) == "sdpa"
+        with pytest.raises(SettingError, match=rf"but {reason}.*; set model.attention: sdpa"):
+            choose_attention("flash_attention_2", *arguments)
+
+
+def test_a_trained_tower_has_no_parameter_without_gradient(clip, mistral):
+    """Under DDP one would stop the run."""
+    model = build(clip, mistral, rates=LearningRates(projector=1e-3, lora=None, vision=1e-6))
+    model(collate_packed([row("a", 12, 1, 4, 1)], 16, IMAGE_SIZE)).loss.backward()
+    idle = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert idle == []
+
+
+def test_a_decoder_without_linear_layers_takes_no_adapters(clip, tmp_path):
+    GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=50)).save_pretrained(
+        tmp_path
+    )
+    with pytest.raises(SettingError, match=r"model\.lora: GPT2LMHeadModel has no linear layers"):
+        build(clip, tmp_path, LoraSpec(r=2, alpha=4))
+
+
+def test_generation_ignores_what_the_decoder_itself_would_do(clip, mistral, tmp_path):
+    """Qwen's own settings bring a repetition penalty, which would change greedy answers."""
+    shutil.copytree(mistral, tmp_path / "penalised")
+    settings = GenerationConfig(no_repeat_ngram_size=1, repetition_penalty=9.0)
+    settings.save_pretrained(tmp_path / "penalised")
+    prompt = collate_padded([row("a", 12, 1, 0, 1)], 16, IMAGE_SIZE, left=True)
+    answers = []
+    for folder in (mistral, tmp_path / "penalised"):
+        torch.manual_seed(0)
+        answers.append(build(clip, folder).generate(prompt, 8, stop_ids=[1], pad_id=0))
+    assert answers[0] == answers[1]
