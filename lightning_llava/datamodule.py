@@ -8,10 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
+from rich import get_console
 from torch.utils.data import DataLoader
 
 from lightning_llava.data.images import ImageMode, ImageTransform
-from lightning_llava.data.index import build_index
+from lightning_llava.data.index import Index, IndexedSample, build_index
 from lightning_llava.data.loader import PackDataset, PositionSampler, training_loader
 from lightning_llava.data.plan import Plan
 from lightning_llava.data.preparation import Preparation
@@ -28,6 +29,7 @@ from lightning_llava.geometry import load_vision_config, vision_geometry
 from lightning_llava.settings import refuse_differences
 from lightning_llava.specs import BenchmarkSpec, LanguageSpec, PredictSpec, SourceSpec, VisionSpec
 from lightning_llava.text.conversation import ConversationEncoder
+from lightning_llava.text.preflight import Example, preflight, summary_table
 from lightning_llava.text.template import load_template
 
 
@@ -48,6 +50,7 @@ class ShardDataModule(LightningDataModule):
         pack_tokens: most tokens in a packed micro-batch.
         epochs: how often the mixture is seen. `trainer.max_steps`, where given, ends the run
             instead and repeats the mixture as often as it takes.
+        preflight: samples of each source that are checked before step 0; 0 checks none.
         num_workers: processes that read and decode.
         eval_batch_size: questions answered at once.
         pin_memory: copy batches through pinned memory; null does so when a GPU is used.
@@ -67,6 +70,7 @@ class ShardDataModule(LightningDataModule):
         image_mode: ImageMode = "pad",
         pack_tokens: int = 4096,
         epochs: int = 1,
+        preflight: int = 32,
         num_workers: int = 2,
         eval_batch_size: int = 16,
         pin_memory: bool | None = None,
@@ -80,6 +84,7 @@ class ShardDataModule(LightningDataModule):
         self.image_mode: ImageMode = image_mode
         self.pack_tokens, self.epochs, self.num_workers = pack_tokens, epochs, num_workers
         self.eval_batch_size, self.pin_memory = eval_batch_size, pin_memory
+        self.preflight = preflight
         self.consumed = 0
         self.asked: Sequence[Question] = ()
         self.dataset: PackDataset | None = None
@@ -124,6 +129,7 @@ class ShardDataModule(LightningDataModule):
             rank_zero_info(
                 f"data: {index.dropped_turns} turns cut from conversations over max_length"
             )
+        self._fly_ahead(index, encoder)
         names = list(self.sources)
         plan = Plan(
             lengths=np.asarray([sample.length for sample in index.samples]),
@@ -133,6 +139,22 @@ class ShardDataModule(LightningDataModule):
             seed=self.seed,
         )
         self.dataset = PackDataset(index, plan, encoder, self.transform, self.geometry)
+
+    def _fly_ahead(self, index: Index, encoder: ConversationEncoder) -> None:
+        """Check samples of every source, and show what they teach.
+
+        Raises:
+            SettingError: with the first bad sample.
+        """
+        if not self.preflight:
+            return
+        chosen = []
+        for source in self.sources:
+            own = [sample for sample in index.samples if sample.source == source]
+            chosen += own[:: max(1, math.ceil(len(own) / self.preflight))]
+        summaries = preflight(encoder, (_example(sample) for sample in chosen))
+        if self._trainer.is_global_zero:
+            get_console().print(summary_table(summaries))
 
     def total_micro_batches(self) -> int:
         """Count the micro-batches of the whole run on all ranks, a multiple of their number."""
@@ -268,3 +290,9 @@ class ShardDataModule(LightningDataModule):
             if self.pin_memory is None
             else self.pin_memory
         )
+
+
+def _example(indexed: IndexedSample) -> Example:
+    sample = indexed.read()
+    name = f"shard {indexed.shard}, sample {indexed.key}"
+    return Example(name, indexed.source, sample.language, sample.turns, len(sample.images))

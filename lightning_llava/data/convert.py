@@ -147,6 +147,21 @@ def llava_samples(
                 yield result
 
 
+def conversation(record: Any) -> tuple[list[Turn], int]:
+    """Read the turns of a LLaVA record, and how many images it names; the images are not opened.
+
+    Raises:
+        SettingError: not a record of this format, or an unusable conversation.
+    """
+    try:
+        if not isinstance(record, dict):
+            raise _Unusable("record", f"{type(record).__name__}, expected an object")
+        turns = _turns(record.get("conversations"))
+        return turns, len(_image_paths(record.get("image")))
+    except _Unusable as error:
+        raise SettingError(f"{error.reason}: {error}") from error
+
+
 class _Unusable(Exception):  # noqa: N818 - carries a reason to the report, not an error to the user
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -164,7 +179,7 @@ def _convert(
         name = str(record.get("id", name))
         turns = _turns(record.get("conversations"))
         encoded = [_read_image(images, path) for path in _image_paths(record.get("image"))]
-        spoken = _language(turns) if language == "auto" else language
+        spoken = spoken_language(turns) if language == "auto" else language
         sample = Sample(name, turns, encoded, source, spoken)
         if problem := sample.problem():
             raise _Unusable("conversation", problem)
@@ -238,7 +253,8 @@ def _inside(folder: Path, name: str) -> Path:
     return path
 
 
-def _language(turns: list[Turn]) -> str:
+def spoken_language(turns: list[Turn]) -> str:
+    """Tell `ru` from `en` by the letters of the answers, or of all turns where those have none."""
     answers = "".join(turn.text for turn in turns if turn.role == "assistant")
     letters = [letter for letter in answers if letter.isalpha()]
     if not letters:  # `2` is an answer in both languages
