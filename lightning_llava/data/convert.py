@@ -22,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from lightning_llava.data.schema import Sample
 from lightning_llava.data.shards import image_extension
 from lightning_llava.errors import SettingError
-from lightning_llava.text.turns import Turn
+from lightning_llava.text.turns import IMAGE_PLACEHOLDER, Turn, place_images
 
 Reason = Literal["missing", "corrupt", "path", "format", "conversation", "record"]
 Language = Literal["auto", "en", "ru"]
@@ -179,6 +179,7 @@ def _convert(
         name = str(record.get("id", name))
         turns = _turns(record.get("conversations"))
         encoded = [_read_image(images, path) for path in _image_paths(record.get("image"))]
+        turns = _one_placeholder_an_image(turns, len(encoded))
         spoken = spoken_language(turns) if language == "auto" else language
         sample = Sample(name, turns, encoded, source, spoken)
         if problem := sample.problem():
@@ -198,6 +199,15 @@ def _turns(conversations: Any) -> list[Turn]:
         if turn.role == "assistant" and not turn.text.strip():
             raise _Unusable("conversation", "an answer is empty")
     return turns
+
+
+def _one_placeholder_an_image(turns: list[Turn], num_images: int) -> list[Turn]:
+    """Write an image that a question names twice once, as LLaVA's own training does."""
+    asked = sum(turn.text.count(IMAGE_PLACEHOLDER) for turn in turns if turn.role == "user")
+    try:
+        return turns if asked == num_images else place_images(turns, num_images)
+    except SettingError as error:
+        raise _Unusable("conversation", str(error)) from error
 
 
 def _turn(position: int, message: Any) -> Turn:

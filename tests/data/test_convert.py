@@ -69,6 +69,13 @@ def test_photographs_of_all_shapes_stay_byte_for_byte(photographs):
     assert report.image_bytes == sum(path.stat().st_size for path in paths)
 
 
+def test_an_image_named_twice_in_a_question_is_one_image(photographs):
+    twice = record("coffee.jpg", question="Is <image> the same as <image>?")
+    (sample,), _ = convert([twice], photographs)
+    # As LLaVA's preprocess_multimodal writes it.
+    assert sample.turns[0].text == "<image>\nIs  the same as ?"
+
+
 def test_turns_and_placeholders_are_kept(photographs):
     conversations = says(
         "human: <image>\nand <image>: which is a cat?",
@@ -223,7 +230,7 @@ def test_unreadable_image(folder):
         (
             says("human: <image> Hi", "gpt: Hi"),
             "conversation",
-            "1 <image> placeholders but 0 images",
+            "1 <image> placeholders in the user turns but 0 images",
         ),
         (says("human: Hi", "gpt:  "), "conversation", "an answer is empty"),
         (says("human: Hi", "gpt: \ud83d"), "conversation", "half of a surrogate pair"),
