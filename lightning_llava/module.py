@@ -125,7 +125,7 @@ class LlavaModule(LightningModule):
         if self.activation_checkpointing == "full":
             checkpoint_activations(self.llava.language)
         if self.init_from is not None:
-            fresh = init_from(self.llava, self.init_from)
+            fresh = init_from(self.llava, self.init_from, self.settings())
             rank_zero_info(
                 f"model: weights taken from {self.init_from}; {len(fresh)} parameters start fresh"
             )

@@ -1,5 +1,6 @@
 """Training as a whole: it learns, it weights tokens, and it goes on where it stopped."""
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -256,6 +257,34 @@ def test_resuming_under_other_settings_is_refused(demo_world, tmp_path, changed,
             module=make_module(demo_world, **changed),
             **settings,
         )
+
+
+def test_a_stage_starts_from_the_weights_of_another(demo_world, tmp_path):
+    """Align, then LoRA: the projector is taken over, the adapters are new, the run is at step 0."""
+    align = make_module(
+        demo_world, lora=None, learning_rate=LearningRates(projector=1e-3, lora=None)
+    )
+    run(demo_world, tmp_path / "align", StopAfter(2), module=align)
+    checkpoint = str(tmp_path / "align/step-000002.ckpt")
+    tuned = make_module(demo_world, init_from=checkpoint)
+    tuned.configure_model()
+    for name, weight in align.llava.projector.state_dict().items():
+        torch.testing.assert_close(tuned.llava.projector.state_dict()[name], weight, atol=0, rtol=0)
+    other_layer = VisionSpec(name=str(demo_world / "mini_clip"), layer=-1)
+    with pytest.raises(SettingError, match=r"model\.vision\.layer is -1, but .* features of -2"):
+        make_module(demo_world, init_from=checkpoint, vision=other_layer).configure_model()
+    moved = tmp_path / "moved"
+    shutil.copytree(demo_world / "mini_mistral", moved)
+    with pytest.warns(
+        UserWarning, match=r"was trained with model\.language\.name '.*mini_mistral'"
+    ):
+        make_module(
+            demo_world, init_from=checkpoint, language=language(tmp_path, "moved")
+        ).configure_model()
+    with pytest.raises(SettingError, match=r"shaped differently .*other widths"), pytest.warns():
+        make_module(
+            demo_world, init_from=checkpoint, language=language(demo_world, "mini_llama")
+        ).configure_model()
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true"])

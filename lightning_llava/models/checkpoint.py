@@ -1,6 +1,9 @@
 """What a checkpoint holds (what trained, not the frozen 7B), and loading strict about the rest."""
 
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,13 +57,13 @@ def load_checkpoint_state(
     return missing
 
 
-def init_from(model: Llava, path: str, prefix: str = "llava.") -> list[str]:
+def init_from(model: Llava, path: str, settings: Mapping[str, Any]) -> list[str]:
     """Start from the weights of another stage's checkpoint.
 
     Args:
         model: the composed model.
         path: a `.ckpt` that `fit` wrote.
-        prefix: what the checkpoint's names begin with.
+        settings: `LlavaModule.settings` of this run.
 
     Returns:
         Names that the checkpoint does not hold and that start fresh.
@@ -68,10 +71,25 @@ def init_from(model: Llava, path: str, prefix: str = "llava.") -> list[str]:
     Raises:
         SettingError: no such file, no checkpoint of this project, or one of another architecture.
     """
-    state = read_checkpoint(path, "model.init_from")["state_dict"]
-    return load_checkpoint_state(
-        model, {k.removeprefix(prefix): v for k, v in state.items()}, allow_fresh=True
-    )
+    checkpoint = read_checkpoint(path, "model.init_from")
+    before = checkpoint["model_settings"]
+    for key in ("layer", "tokens"):
+        was, now = before["model.vision"][key], settings["model.vision"][key]
+        if was != now:
+            raise SettingError(
+                f"model.vision.{key} is {now!r}, but the weights of model.init_from ({path!r}) "
+                f"were trained on features of {was!r}; set it to that, or start without model.init_from"
+            )
+    for part in ("model.vision", "model.language"):
+        was, now = before[part]["name"], settings[part]["name"]
+        if was != now:  # the same weights may lie elsewhere now, so this is no error
+            warnings.warn(
+                f"model.init_from: {path!r} was trained with {part}.name {was!r}, and this run has "
+                f"{now!r}; unless they are the same weights, what was learnt does not fit",
+                stacklevel=2,
+            )
+    state = {k.removeprefix("llava."): v for k, v in checkpoint["state_dict"].items()}
+    return load_checkpoint_state(model, state, allow_fresh=True)
 
 
 def read_checkpoint(path: str, setting: str) -> dict:
