@@ -78,7 +78,7 @@ def init_from(model: Llava, path: str, settings: Mapping[str, Any]) -> list[str]
         if was != now:
             raise SettingError(
                 f"model.vision.{key} is {now!r}, but the weights of model.init_from ({path!r}) "
-                f"were trained on features of {was!r}; set it to that, or start without model.init_from"
+                f"were trained on features of {was!r}; set it to that, or leave it out"
             )
     for part in ("model.vision", "model.language"):
         was, now = before[part]["name"], settings[part]["name"]
