@@ -33,6 +33,8 @@ class Batch:
     cu_seqlens: Int[Tensor, " samples_plus_1"] | None = None
     """Packed rows only: int32 offsets of the samples in the row, from 0 to the row's length."""
     sample_ids: list[str] = field(default_factory=list)
+    micro_batch: int | None = None
+    """Number of this micro-batch in the whole run, over all ranks."""
     rng_seed: int | None = None
     """Seed of everything random in this micro-batch (dropout): a function of (seed, global
     micro-batch) alone."""

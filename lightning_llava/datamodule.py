@@ -51,6 +51,8 @@ class ShardDataModule(LightningDataModule):
         epochs: how often the mixture is seen. `trainer.max_steps`, where given, ends the run
             instead and repeats the mixture as often as it takes.
         preflight: samples of each source that are checked before step 0; 0 checks none.
+        sample_log: write which samples were trained on, a line per micro-batch, to
+            `samples.rank{R}.jsonl` in the run folder.
         num_workers: processes that read and decode.
         eval_batch_size: questions answered at once.
         pin_memory: copy batches through pinned memory; null does so when a GPU is used.
@@ -71,6 +73,7 @@ class ShardDataModule(LightningDataModule):
         pack_tokens: int = 4096,
         epochs: int = 1,
         preflight: int = 32,
+        sample_log: bool = False,
         num_workers: int = 2,
         eval_batch_size: int = 16,
         pin_memory: bool | None = None,
@@ -84,7 +87,7 @@ class ShardDataModule(LightningDataModule):
         self.image_mode: ImageMode = image_mode
         self.pack_tokens, self.epochs, self.num_workers = pack_tokens, epochs, num_workers
         self.eval_batch_size, self.pin_memory = eval_batch_size, pin_memory
-        self.preflight = preflight
+        self.preflight, self.sample_log = preflight, sample_log
         self.consumed = 0
         self.asked: Sequence[Question] = ()
         self.dataset: PackDataset | None = None

@@ -5,5 +5,6 @@ from lightning_llava.callbacks.meter import Meter
 from lightning_llava.callbacks.panels import Panels
 from lightning_llava.callbacks.progress import Progress
 from lightning_llava.callbacks.reports import Reports
+from lightning_llava.callbacks.sample_log import SampleLog
 
-__all__ = ["Checkpoint", "Meter", "Panels", "Progress", "Reports"]
+__all__ = ["Checkpoint", "Meter", "Panels", "Progress", "Reports", "SampleLog"]

@@ -31,6 +31,15 @@ class Checkpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the step that a run continues from for saved.
+
+        Otherwise its first micro-batch, within that step still, would overwrite the checkpoint with
+        the position after it, and without the gradients that it has accumulated so far.
+        """
+        super().on_train_start(trainer, pl_module)
+        self._last_global_step_saved = trainer.global_step
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

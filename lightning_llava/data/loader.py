@@ -1,6 +1,7 @@
 """Planned packs as a map-style dataset: stateless workers, any order, exact resume."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,10 @@ class PackDataset(Dataset[Batch]):
         """Read, decode, tokenise and pack one micro-batch."""
         rows = [self._row(self.samples[i]) for i in self.plan.micro_batch(micro_batch)]
         seed = int(np.random.SeedSequence([self.plan.seed, 3, micro_batch]).generate_state(1)[0])
-        return collate_packed(
+        batch = collate_packed(
             rows, self.geometry.image_tokens, self.geometry.image_size, rng_seed=seed
         )
+        return replace(batch, micro_batch=micro_batch)
 
     def _row(self, indexed: IndexedSample) -> Row:
         sample = indexed.read()
@@ -50,7 +52,7 @@ class PackDataset(Dataset[Batch]):
             pixels = [self.transform(image) for image in sample.images]
         except SettingError as error:
             raise SettingError(f"shard {indexed.shard}, sample {indexed.key}: {error}") from error
-        return Row(sample.id, encoded.input_ids, encoded.labels, pixels)
+        return Row(f"{indexed.source}/{sample.id}", encoded.input_ids, encoded.labels, pixels)
 
 
 class PositionSampler(Sampler[int]):

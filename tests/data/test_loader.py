@@ -67,7 +67,7 @@ def test_a_batch_holds_its_planned_samples(make, shard, encoder, clip):
     raw = dict(members())
     for number in range(dataset.plan.num_packs(0)):
         batch, planned = dataset[number], dataset.plan.micro_batch(number).tolist()
-        assert batch.sample_ids == [f"id {sample}" for sample in planned]
+        assert batch.sample_ids == [f"test/id {sample}" for sample in planned]
         assert batch.cu_seqlens.diff().tolist() == [dataset.plan.lengths[s] for s in planned]
         assert batch.input_ids.shape[1] <= PACK_TOKENS
         shown = [s for s in planned if s % 3]

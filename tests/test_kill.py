@@ -1,0 +1,103 @@
+"""Killed at any moment, and resumed: the samples and losses of a run that nobody touched."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+STEPS, ACCUMULATE, EVERY = 12, 2, 2
+START_LIMIT_S = 120
+"""A run that has not begun by then never will."""
+
+
+def command(world, root, *more):
+    """Four processes that read, dropout, accumulation: whatever could come out of step."""
+    files = Path(__file__).parents[1] / "configs"
+    flags = {
+        "model.vision.name": world / "mini_clip",
+        "model.language.name": world / "mini_mistral",
+        "model.language.template": "mistral_instruct",
+        "model.lora.dropout": 0.05,
+        "data.sources": json.dumps({"demo": {"shards": str(world / "train/*.tar")}}),
+        "data.pack_tokens": 600,
+        "data.num_workers": 2,
+        "data.sample_log": "true",
+        "trainer.max_steps": STEPS,
+        "trainer.accumulate_grad_batches": ACCUMULATE,
+        "trainer.log_every_n_steps": 1,
+        "trainer.default_root_dir": root,
+        "checkpoint.every_n_train_steps": EVERY,
+        "progress.refresh_rate": 0,
+    }
+    stack = ["-c", files / "stage/lora.yaml", "-c", files / "hardware/cpu.yaml"]
+    pairs = [f"--{key}={value}" for key, value in flags.items()]
+    return [sys.executable, "-m", "lightning_llava", "fit", *map(str, stack), *pairs, *more]
+
+
+def lines(root):
+    path = root / "version_0" / "samples.rank0.jsonl"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    # The last line may be half written when it is read.
+    return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+def losses(root):
+    events = EventAccumulator(str(root / "version_0"), size_guidance={"scalars": 0})
+    events.Reload()
+    found = events.Scalars("learning/loss")
+    assert len({event.step for event in found}) == len(found), "each step once"
+    return {event.step: event.value for event in found}
+
+
+def run_until_killed(world, root, micro_batches, *more):
+    """Start a run and kill it, workers and all, when it has trained on so many micro-batches."""
+    process = subprocess.Popen(
+        command(world, root, *more),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + START_LIMIT_S
+    try:
+        while len(lines(root)) < micro_batches:
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def untouched(demo_world, tmp_path_factory):
+    root = tmp_path_factory.mktemp("untouched")
+    subprocess.run(command(demo_world, root), check=True, capture_output=True)
+    return root
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_killed_run_is_the_untouched_run(demo_world, untouched, tmp_path, rounds):
+    whole = lines(untouched)
+    assert [line["micro_batch"] for line in whole] == list(range(STEPS * ACCUMULATE))
+    assert [line["step"] for line in whole] == [i // ACCUMULATE for i in range(len(whole))]
+    first = ACCUMULATE * EVERY  # micro-batches until there is something to resume from
+    draw = random.Random(rounds)
+    resume: list[str] = []
+    for _ in range(rounds):
+        done = len(lines(tmp_path))
+        at = draw.randint(max(first + 1, done - 2), STEPS * ACCUMULATE - 1)
+        run_until_killed(demo_world, tmp_path, at, *resume)
+        resume = [f"--ckpt_path={tmp_path / 'version_0/checkpoints/last.ckpt'}"]
+    finished = subprocess.run(
+        command(demo_world, tmp_path, *resume), check=True, capture_output=True, text=True
+    )
+    assert "Restored all states" in finished.stderr, "it must not have started from zero"
+    assert lines(tmp_path) == whole
+    assert losses(tmp_path) == losses(untouched)
