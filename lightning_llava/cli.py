@@ -10,9 +10,9 @@ from typing import Any
 
 import jsonargparse
 import transformers
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero
 
@@ -22,6 +22,7 @@ from lightning_llava.datamodule import ShardDataModule
 from lightning_llava.errors import SettingError
 from lightning_llava.models.checkpoint import read_checkpoint
 from lightning_llava.module import LlavaModule
+from lightning_llava.settings import MODEL_KEYS, refuse_differences
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs",
@@ -42,8 +43,25 @@ MISLEADING: dict[str, str] = {
     "tests/test_cli.py checks that nothing else does",
     r".*your dataloader is not resumable": "the data's state is one integer, which the data module "
     "keeps; lightning looks for it in the loader",
+    r"Checkpoint directory .* exists and is not empty": "that is what resuming a run looks like",
 }
 """What Lightning says and is not so here, by the beginning of the message, with the reason."""
+
+
+class SaveConfig(SaveConfigCallback):
+    """Save the settings of a fit once its checkpoint, if any, has been accepted.
+
+    Before that, a refused resume would replace the settings of the run that it was to continue.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save what validates, tests or predicts."""
+        if stage != "fit":
+            super().setup(trainer, pl_module, stage)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save what fits."""
+        super().setup(trainer, pl_module, "fit")
 
 
 class LlavaCLI(LightningCLI):
@@ -59,6 +77,7 @@ class LlavaCLI(LightningCLI):
             ShardDataModule,
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=0,
+            save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,
             parser_class=FriendlyParser,
@@ -96,9 +115,22 @@ class LlavaCLI(LightningCLI):
         """
         config = self._settings()
         if (path := self._checkpoint_path()) is not None:
-            self._step = read_checkpoint(_existing(path), "--ckpt_path").get("global_step", 0)
+            checkpoint = read_checkpoint(_existing(path), "--ckpt_path")
+            self._step = checkpoint.get("global_step", 0)
+            if self.subcommand == "fit":
+                present = config.model.as_dict()
+                kept = {f"model.{key}": present[key] for key in MODEL_KEYS}
+                refuse_differences(checkpoint["model_settings"], kept)
         elif config.model.init_from is not None:
             _existing(Path(config.model.init_from), "model.init_from")
+        elif self.subcommand != "fit" and not config.get("ckpt_path"):
+            warnings.warn(
+                f"{self.subcommand} has neither --ckpt_path nor model.init_from: the projector is "
+                "random, and so are the answers",
+                stacklevel=1,
+            )
+        if "verbose" in config:
+            config.verbose = False  # Reports prints the scores
         if "://" not in (root := str(config.trainer.default_root_dir)):
             try:
                 Path(root).mkdir(parents=True, exist_ok=True)

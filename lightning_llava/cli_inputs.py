@@ -104,6 +104,8 @@ def accepted(hint: Any) -> list[str]:
         return choices(hint)
     if is_dataclass(hint):
         return [f"a mapping with {', '.join(field.name for field in fields(hint))}"]
+    if get_origin(hint) is dict:
+        return [f"a mapping from names to {accepted(get_args(hint)[1])[0]}"]
     if isinstance(hint, type) and get_origin(hint) is None:
         return [PLAIN_TYPES.get(hint, f"a class_path of {hint.__name__}")]
     return [re.sub(r"\b\w+\.", "", str(hint))]

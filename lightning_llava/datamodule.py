@@ -112,11 +112,35 @@ class ShardDataModule(LightningDataModule):
         self.geometry = vision_geometry(load_vision_config(self.vision), self.vision)
         self.transform = ImageTransform(self.vision, self.image_mode)
         self.chat = ConversationEncoder(self.language, self.geometry.image_tokens)
+        # Read before the model is loaded: a wrong file shall not take minutes to be found.
+        self._read_questions(stage)
         if stage == "fit" and self.dataset is None:
             self._setup_training()
+
+    def _read_questions(self, stage: str) -> None:
+        """Read benchmark or prediction questions; `test` asks benchmarks in full."""
+        if stage == "predict":
+            if self.predict is None or not self.predict.questions:
+                raise SettingError(
+                    "data.predict.questions is not set; give a JSON lines file with question_id, "
+                    "text and image"
+                )
+            self.asked = load_predict_questions(self.predict)
+            return
         if stage == "fit" and not self.benchmarks:
             rank_zero_info("data: no benchmarks are configured, so nothing is validated")
             self._trainer.limit_val_batches = 0
+        elif not self.benchmarks:
+            raise SettingError("data.benchmarks is empty; stack a file of configs/eval")
+        if stage == "fit" and self._trainer.limit_val_batches == 0:
+            return
+        self.asked = [
+            question
+            for name, spec in self.benchmarks.items()
+            for question in subset(
+                load_benchmark(name, spec), None if stage == "test" else spec.subset, self.seed
+            )
+        ]
 
     def _setup_training(self) -> None:
         plain = load_template("plain") if self.prompt == "plain" else None
@@ -180,58 +204,22 @@ class ShardDataModule(LightningDataModule):
         )
         return training_loader(self.dataset, sampler, self.num_workers, self._pin())
 
-    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
-        """Ask the configured subset of every benchmark.
-
-        Raises:
-            SettingError: `validate` without a benchmark.
-        """
-        if self._trainer.state.fn == "validate":
-            self._refuse_no_benchmarks()
-        questions = [
-            question
-            for name, spec in self.benchmarks.items()
-            for question in subset(load_benchmark(name, spec), spec.subset, self.seed)
-        ]
-        return self._question_loader(questions, short_answer=True) if questions else []
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Ask the configured subset of every benchmark."""
+        return self._question_loader(short_answer=True)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Ask every benchmark in full.
-
-        Raises:
-            SettingError: no benchmark is configured.
-        """
-        self._refuse_no_benchmarks()
-        questions = [
-            q for name, spec in self.benchmarks.items() for q in load_benchmark(name, spec)
-        ]
-        return self._question_loader(questions, short_answer=True)
+        """Ask every benchmark in full."""
+        return self._question_loader(short_answer=True)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Ask the questions of `data.predict`.
+        """Ask the questions of `data.predict`."""
+        assert self.predict is not None  # _read_questions saw to it
+        return self._question_loader(self.predict.short_answer)
 
-        Raises:
-            SettingError: none are named.
-        """
-        if self.predict is None or not self.predict.questions:
-            raise SettingError(
-                "data.predict.questions is not set; give a JSON lines file with question_id, "
-                "text and image"
-            )
-        return self._question_loader(
-            load_predict_questions(self.predict), self.predict.short_answer
-        )
-
-    def _refuse_no_benchmarks(self) -> None:
-        if not self.benchmarks:
-            raise SettingError("data.benchmarks is empty; stack a file of configs/eval")
-
-    def _question_loader(
-        self, questions: Sequence[Question], short_answer: bool
-    ) -> DataLoader[Any]:
+    def _question_loader(self, short_answer: bool) -> DataLoader[Any]:
         trainer = self._trainer
-        self.asked = questions
-        groups = group_identical(questions)
+        groups = group_identical(self.asked)
         if len(groups) < trainer.world_size:
             raise SettingError(
                 f"{len(groups)} different questions for {trainer.world_size} processes, expected "

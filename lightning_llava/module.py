@@ -21,7 +21,7 @@ from lightning_llava.models.checkpoint import checkpoint_names, init_from, load_
 from lightning_llava.models.language import checkpoint_activations
 from lightning_llava.models.llava import Llava
 from lightning_llava.optim import build_optimizer, build_schedule
-from lightning_llava.settings import refuse_differences
+from lightning_llava.settings import MODEL_KEYS, refuse_differences
 from lightning_llava.specs import (
     GenerationSpec,
     LanguageSpec,
@@ -252,8 +252,7 @@ class LlavaModule(LightningModule):
 
     def settings(self) -> dict[str, Any]:
         """List what must not change when a run continues."""
-        keys = ("vision", "projector", "language", "lora", "learning_rate", "optimizer")
-        return {f"model.{key}": self.hparams[key] for key in keys}
+        return {f"model.{key}": self.hparams[key] for key in MODEL_KEYS}
 
     def _check_vocabulary(self) -> None:
         """Refuse a template whose special tokens the LLM has no embeddings for."""

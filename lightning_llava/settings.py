@@ -17,6 +17,10 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+MODEL_KEYS = ("vision", "projector", "language", "lora", "learning_rate", "optimizer")
+"""Sections of `model` that must not change when a run continues."""
+
+
 def refuse_differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> None:
     """Refuse to continue a run under other settings than it began with.
 

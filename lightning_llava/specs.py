@@ -138,7 +138,7 @@ class PredictSpec:
     """JSON lines with `question_id`, `text` and, unless text-only, `image`."""
     images: str = ""
     """Folder of the images that the question file names."""
-    language: Literal["en", "ru"] = "en"
-    """Language of the short-answer prompt."""
+    language: Literal["auto", "en", "ru"] = "auto"
+    """Language of the questions and of the short-answer prompt; `auto` goes by their letters."""
     short_answer: bool = False
     """Append the template's short-answer prompt to every question."""

@@ -1,5 +1,8 @@
 import os
+import shutil
+from pathlib import Path
 
+import mistral_common
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -41,4 +44,13 @@ def demo_world(tmp_path_factory):
     """A small embedded world, made once; only to be read."""
     folder = tmp_path_factory.mktemp("demo") / "world"
     DemoWorld(str(folder), train_scenes=40, validation_scenes=8).prepare()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory):
+    """Mistral-7B-v0.1's own SentencePiece model, as the Saiga repositories hold it."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    model = Path(mistral_common.__file__).parent / "data" / "tokenizer.model.v1"
+    shutil.copy(model, folder / "tokenizer.model")
     return folder

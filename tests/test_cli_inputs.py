@@ -78,7 +78,7 @@ def test_types_in_words():
     assert accepted(float | None) == ["a number", "null"]
     assert accepted(Literal["a", "b"] | None) == ["a", "b", "null"]
     assert accepted(Wheel) == ["a mapping with size, tyre"]
-    assert accepted(dict[str, Wheel]) == ["dict[str, Wheel]"]
+    assert accepted(dict[str, Wheel]) == ["a mapping from names to a mapping with size, tyre"]
     assert accepted(Path) == ["a class_path of Path"]
     assert choices(Literal["a", "b"] | None) == ["a", "b"]
     assert choices(int | None) == []

@@ -16,7 +16,7 @@ from runs import command_line
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
-OURS = [line for line in COMMANDS if line.startswith("python ") and "demo.yaml" not in line]
+OURS = [line for line in COMMANDS if line.startswith("python ")]
 
 
 def test_the_first_two_commands_are_those_that_ci_runs():
@@ -30,6 +30,10 @@ def checkout(tmp_path, monkeypatch, demo_world):
     """A folder with the configs, and mini data in the places that they name."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "configs", "configs")
+    demo, scenes = Path("configs/demo.yaml"), "train_scenes: 40, validation_scenes: 8"
+    settings = demo.read_text().replace("{folder: data/demo}", f"{{folder: data/demo, {scenes}}}")
+    demo.write_text(settings)
+    shutil.copytree(demo_world, "data/demo")
     for name, kind in [("lcs558k", "captions"), ("mix665k", "vqa")]:
         folder = Path("data/shards") / name
         folder.mkdir(parents=True)
@@ -48,19 +52,25 @@ def checkout(tmp_path, monkeypatch, demo_world):
     return tmp_path
 
 
+SHORT = [
+    *("--data.pack_tokens", 600, "--trainer.max_steps", 1, "--trainer.log_every_n_steps", 1),
+    *("--trainer.num_sanity_val_steps", 0, "--model.generation.max_new_tokens", 2),
+    *("--progress.refresh_rate", 0),
+]
+
+
 def mini(world):
     """What takes the place of the big models, the GPU and the many steps."""
     return [
         *("--model.vision.name", world / "mini_clip", "--model.language.name"),
         *(world / "mini_mistral", "--trainer.accelerator", "cpu", "--data.num_workers", 0),
-        *("--data.pack_tokens", 600, "--trainer.accumulate_grad_batches", 1),
-        *("--trainer.max_steps", 1, "--trainer.log_every_n_steps", 1, "--progress.refresh_rate", 0),
-        *("--trainer.num_sanity_val_steps", 0, "--model.generation.max_new_tokens", 2),
+        *("--trainer.accumulate_grad_batches", 1),
+        *SHORT,
     ]
 
 
 def test_every_command_runs_in_order(checkout, demo_world):
-    assert len(OURS) == 8
+    assert len(OURS) == 12
     for command in OURS:
         arguments = shlex.split(command)
         if arguments[1] == "tools/shards.py":
@@ -69,9 +79,12 @@ def test_every_command_runs_in_order(checkout, demo_world):
             continue
         assert arguments[1:3] == ["-m", "lightning_llava"]
         more = mini(demo_world) if "-c" in arguments else []
+        if "configs/demo.yaml" in arguments:
+            more = SHORT
         if "--ckpt_path" in arguments and arguments[3] == "fit":
             more = ["--trainer.max_steps", 2]  # the run to be resumed has made its one step
-            shutil.rmtree("runs/align")  # and no longer needs the weights that it began from
+            # and no longer needs the weights that it began from
+            shutil.rmtree("runs/align" if "runs/lora" in command else "runs/mini_align")
         command_line(*arguments[3:], *more)
     assert {path.parent.name for path in checkout.glob("runs/**/report.json")} >= {"version_0"}
     assert list(checkout.glob("runs/lora/version_0/checkpoints/step-000002.ckpt"))

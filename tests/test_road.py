@@ -178,6 +178,7 @@ def test_validate_scores_pope_on_photographs(trained, photographs, stack, tmp_pa
     )
 
 
+@pytest.mark.filterwarnings("ignore:validate has neither --ckpt_path nor model.init_from")
 def test_a_missing_photograph_stops_the_benchmark(photographs, stack, tmp_path, capsys):
     shutil.copy(photographs / "coco_pope_random.json", tmp_path)
     shutil.copytree(photographs / "images", tmp_path / "images")
@@ -187,3 +188,42 @@ def test_a_missing_photograph_stops_the_benchmark(photographs, stack, tmp_path, 
             "validate", *stack, *benchmark(tmp_path), "--trainer.default_root_dir", tmp_path
         )
     assert "data.benchmarks.pope.images: 1 of 3 images are missing" in capsys.readouterr().err
+
+
+def test_scores_of_a_random_projector_come_with_a_warning(photographs, stack, tmp_path):
+    with pytest.warns(UserWarning, match="the projector is random, and so are the answers"):
+        command_line(
+            "validate", *stack, *benchmark(photographs), "--trainer.default_root_dir", tmp_path
+        )
+
+
+def test_a_refused_resume_leaves_the_run_as_it_was(trained, capsys):
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    resume = ["--config", trained / "config.yaml", "--ckpt_path", trained / "checkpoints/last.ckpt"]
+    with pytest.raises(SystemExit, match="2"):
+        command_line("fit", *resume, "--model.lora.r", 8)
+    assert "model.lora.r is 8 but the checkpoint has 128" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        command_line("fit", *resume, "--data.pack_tokens", 999)
+    assert "data.pack_tokens is 999 but the checkpoint has 2048" in capsys.readouterr().err
+    after = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    assert {path: content for path, content in after.items() if path in before} == before
+
+
+def test_a_finished_run_says_that_nothing_is_left(trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "version_0")
+    checkpoint = tmp_path / "version_0/checkpoints/last.ckpt"
+    settings = ["--config", trained / "config.yaml", "--trainer.default_root_dir", tmp_path]
+    command_line("fit", *settings, "--ckpt_path", checkpoint)
+    assert "the run already had its 3 steps" in " ".join(capsys.readouterr().out.split())
+
+
+def test_without_a_terminal_steps_are_written_as_lines(trained, tmp_path, capsys):
+    command_line(
+        *("fit", "--config", trained / "config.yaml", "--trainer.default_root_dir", tmp_path),
+        *("--progress.refresh_rate", 1, "--trainer.limit_val_batches", 0),
+    )
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step ")]
+    assert [line.split(":")[0] for line in lines] == [f"step {n} of 3" for n in (1, 2, 3)]
+    assert "loss" in lines[1]
+    assert "tokens/s" in lines[1]

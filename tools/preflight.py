@@ -81,9 +81,10 @@ def _print_for_people(encoder: ConversationEncoder, records: list) -> int:
         turns, encoded = result
         summary = summaries.setdefault(("records", spoken_language(turns)), Summary())
         summary.add(encoder, turns, encoded)
-        console.print(coloured(encoder, encoded), soft_wrap=True)
+        console.print(coloured(encoder, encoded, brackets=not console.is_terminal), soft_wrap=True)
     console.print(summary_table(summaries))
-    console.print("green: what is learnt; dim: what is only read")
+    marked = "green" if console.is_terminal else "in ⟦⟧"
+    console.print(f"{marked}: what is learnt; the rest is only read", markup=False)
     if refused:
         console.print(f"{refused} of {len(records)} records are refused", style="red")
     return 1 if refused else 0

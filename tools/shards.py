@@ -13,6 +13,9 @@ from lightning_llava.data.convert import Report, llava_samples, read_records
 from lightning_llava.data.shards import existing_shards, write_shards
 from lightning_llava.errors import SettingError
 
+SHOWN = 3
+"""Records left out that are named on the screen; all are in the report."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0 when something was written, 1 when nothing was, 2 on a wrong input."""
@@ -43,11 +46,16 @@ def convert_llava(options: Namespace) -> int:
     shards = write_shards(samples, options.output, prefix, options.max_samples)
     report_path = options.output / f"{prefix}.report.json"
     report_path.write_text(report.to_json(shards), encoding="utf-8")
-    Console().print(_summary(report, shards, report_path))
+    console = Console()
+    console.print(_summary(report, shards))
+    for entry in report.left_out[:SHOWN]:
+        line = f"left out: record {entry.record}, id {entry.id}: {entry.reason}: {entry.detail}"
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    console.print(f"details: {report_path}", soft_wrap=True, markup=False, highlight=False)
     return 0 if report.written else 1
 
 
-def _summary(report: Report, shards: list[Path], report_path: Path) -> Table:
+def _summary(report: Report, shards: list[Path]) -> Table:
     reasons = report.reasons()
     refused = {reason: reasons[reason] for reason in ("path", "format", "conversation", "record")}
     rows = {
@@ -61,7 +69,7 @@ def _summary(report: Report, shards: list[Path], report_path: Path) -> Table:
         "languages": _with_parts(report.languages),
         "bytes": f"{sum(path.stat().st_size for path in shards):,} in {len(shards)} shards",
     }
-    table = Table(title=f"Details: {report_path}", show_header=False, title_justify="left")
+    table = Table(show_header=False)
     for name, value in rows.items():
         table.add_row(name, str(value))
     return table

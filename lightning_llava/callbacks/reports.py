@@ -22,6 +22,11 @@ class Reports(Callback):
     def __init__(self) -> None:
         self.console = Console()
         self.start = time.perf_counter()
+        self.trained = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that there is something to do."""
+        self.trained = True
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock and say what trains."""
@@ -61,30 +66,36 @@ class Reports(Callback):
         if trainer.is_global_zero:
             if rows := _rows(pl_module):
                 self.console.print(rich_table(score_rows(rows)))
-            self.console.print(self._summary(trainer))
+            self._print_summary(trainer)
 
-    def _summary(self, trainer: Trainer) -> Table:
+    def _print_summary(self, trainer: Trainer) -> None:
         minutes, seconds = divmod(round(time.perf_counter() - self.start), 60)
         folder = run_folder(trainer)
-        checkpoint = getattr(trainer.checkpoint_callback, "last_model_path", "") or getattr(
-            trainer.checkpoint_callback, "best_model_path", ""
-        )
+        callback: Any = trainer.checkpoint_callback
+        checkpoint = callback.last_model_path or callback.best_model_path if callback else ""
         loss = trainer.callback_metrics.get("learning/loss")
         table = Table(title="Run", show_header=False, title_justify="left")
         table.add_column(style="bold")
         table.add_column(overflow="fold")
-        table.add_row(
-            "steps, time", f"{trainer.global_step} optimizer steps in {minutes} min {seconds} s"
-        )
+        table.add_row("optimizer steps", str(trainer.global_step))
+        table.add_row("time", f"{minutes} min {seconds} s")
         table.add_row("last loss", "none logged" if loss is None else f"{float(loss):.4f}")
-        table.add_row("run folder", str(folder))
-        table.add_row("checkpoint", checkpoint)
-        table.add_row("look", f"tensorboard --logdir {folder} --samples_per_plugin images=200")
-        config = f"--config {folder / 'config.yaml'}"
-        table.add_row(
-            "score", f"python -m lightning_llava validate {config} --ckpt_path {checkpoint}"
-        )
-        return table
+        self.console.print(table)
+        if not self.trained:
+            self.console.print(
+                f"Nothing was left to do: the run already had its {trainer.global_step} steps. "
+                "Raise trainer.max_steps, or start a new run with model.init_from."
+            )
+        lines = {
+            "run folder": str(folder),
+            "checkpoint": str(checkpoint),
+            "look": f"tensorboard --logdir {folder} --samples_per_plugin images=200",
+        }
+        if trainer.enable_validation:
+            config = f"--config {folder / 'config.yaml'}"
+            lines["score"] = f"python -m lightning_llava validate {config} --ckpt_path {checkpoint}"
+        for name, line in lines.items():  # outside the table, whose frame would break them
+            self.console.print(f"{name}: {line}", soft_wrap=True, markup=False, highlight=False)
 
     def _print_scores(self, trainer: Trainer, rows: list[LedgerRow]) -> None:
         self.console.print(rich_table(score_rows(rows)))

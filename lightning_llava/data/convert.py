@@ -214,7 +214,11 @@ def _turn(position: int, message: Any) -> Turn:
     role = ROLES.get(str(message.get("from"))) if isinstance(message, dict) else None
     text = message.get("value") if role else None
     if role is None or not isinstance(text, str):
-        raise _Unusable("record", f"turn {position} is not a `value` from human or gpt")
+        found = message.get("from") if isinstance(message, dict) else message
+        raise _Unusable(
+            "record",
+            f"turn {position} is from {found!r} or has no text in `value`; expected human or gpt",
+        )
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         raise _Unusable("conversation", f"turn {position} holds half of a surrogate pair")
     return Turn(role, text)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning_llava.data.convert import spoken_language
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.json_lines import read_json_lines
 from lightning_llava.specs import BenchmarkSpec, PredictSpec
+from lightning_llava.text.turns import Turn
 
 RESERVED_SPLIT = "mean"
 """The report keeps the mean over the splits beside them under this name."""
@@ -79,9 +81,10 @@ def load_predict_questions(spec: PredictSpec) -> list[Question]:
         if record.get("image") is not None:
             image = Path(spec.images) / _text(record, "image", where)
         question_id, text = _question_id(record, where), _text(record, "text", where)
-        questions.append(
-            Question("predict", "predict", question_id, text, image, None, spec.language)
-        )
+        language = spec.language
+        if language == "auto":
+            language = spoken_language([Turn("user", text)])
+        questions.append(Question("predict", "predict", question_id, text, image, None, language))
     _check_ids(questions, spec.questions, setting)
     _check_images(questions, spec.images, "data.predict.images")
     return questions

@@ -33,7 +33,8 @@ _REPORT_ONLY = ("precision", "recall")
 _LEGEND = (
     "Percentages. `chance` is the accuracy of always giving the commoner label, `always yes` the "
     "F1 of always saying yes; `yes ratio` is the share of answers, `unknown` the share in which "
-    "neither yes nor no, or both, are said."
+    "neither yes nor no, or both, are said. English answers are read by POPE's published rule, by "
+    "which all that is not no counts as yes; in other languages an unknown answer is wrong."
 )
 
 
@@ -114,7 +115,8 @@ def rich_table(scores: Scores) -> Table:
         title="Scores in %",
         box=box.SIMPLE_HEAD,
         padding=0,
-        caption="chance, always yes: what a model that ignores the picture can have",
+        caption="chance, always yes: what a model that ignores the picture can have. By POPE's rule"
+        " an unknown English answer counts as yes; in other languages it is wrong.",
     )
     for position, name in enumerate(header):
         is_name = position < 2

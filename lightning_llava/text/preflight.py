@@ -21,6 +21,8 @@ from lightning_llava.text.turns import IMAGE_PLACEHOLDER, Turn
 
 PROBE = (Turn("user", f"{IMAGE_PLACEHOLDER}\nHi"), Turn("assistant", "Black"))
 """The conversation whose ids the templates' `golden` runs belong to."""
+SHORT = 40
+"""Characters of what is learnt that the table shows."""
 SHOWN = 200
 """Characters of a bad sample that its error shows."""
 
@@ -166,8 +168,8 @@ def decode_spans(encoder: ConversationEncoder, encoded: Encoded) -> list[str]:
     ]
 
 
-def coloured(encoder: ConversationEncoder, encoded: Encoded) -> Text:
-    """Write a conversation with what is supervised in green and the pictures in yellow."""
+def coloured(encoder: ConversationEncoder, encoded: Encoded, brackets: bool = False) -> Text:
+    """Write a conversation with what is supervised in green (or ⟦⟧) and the pictures in yellow."""
     text = Text()
     kinds = np.where(encoded.input_ids == IMAGE_TOKEN_INDEX, 2, encoded.labels != IGNORE_INDEX)
     borders = [0, *(np.flatnonzero(np.diff(kinds)) + 1).tolist(), len(kinds)]
@@ -177,6 +179,7 @@ def coloured(encoder: ConversationEncoder, encoded: Encoded) -> Text:
         else:
             ids = encoded.input_ids[start:end].tolist()
             piece = str(encoder.tokenizer.decode(ids, skip_special_tokens=False))
+            piece = f"⟦{piece}⟧" if brackets and kinds[start] else piece
             text.append(piece, style="bold green" if kinds[start] else "dim")
     return text
 
@@ -194,9 +197,14 @@ def summary_table(summaries: dict[tuple[str, str], Summary]) -> Table:
             f"{summary.tokens / max(1, summary.words):.2f}",
             f"{summary.supervised / max(1, summary.length):.1%}",
             f"{summary.truncated / summary.samples:.1%}",
-            Text(repr(summary.learnt[:40])),
+            Text(_shortened(summary.learnt)),
         )
     return table
+
+
+def _shortened(learnt: str) -> str:
+    """Leave the middle out: the end shows the terminator."""
+    return repr(learnt if len(learnt) <= SHORT else f"{learnt[:16]} … {learnt[-16:]}")
 
 
 def _learnt(encoder: ConversationEncoder, answer: str) -> str:
