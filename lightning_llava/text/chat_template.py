@@ -41,8 +41,12 @@ def derive_template(tokenizer: PreTrainedTokenizerBase, spec: LanguageSpec) -> T
         raise _refusal(
             spec, "it writes no special token after an answer, where generation would stop"
         )
-    vocabulary: dict[str, int] = tokenizer.get_added_vocab()  # pyright: ignore[reportCallIssue, reportOptionalCall]
+    vocabulary = {str(token): token for token in tokenizer.added_tokens_decoder.values()}  # pyright: ignore[reportAttributeAccessIssue]
     written = begin + before + between + ending
+    required = sorted((t for t in vocabulary if t in written), key=len, reverse=True)
+    for token in required:
+        if vocabulary[token].lstrip or vocabulary[token].rstrip:
+            raise _refusal(spec, f"its token {token!r} swallows the white space beside it")
     template = Template(
         name="auto",
         begin=begin,
@@ -50,8 +54,8 @@ def derive_template(tokenizer: PreTrainedTokenizerBase, spec: LanguageSpec) -> T
         assistant_prefix=generation,
         answer=before.removeprefix(generation) + "{content}" + terminator,
         between=between.removeprefix(terminator),
-        requires=tuple(sorted((t for t in vocabulary if t in written), key=len, reverse=True)),
-        strip=_stripped_roles(tokenizer),
+        requires=tuple(required),
+        strip=_stripped_roles(tokenizer, spec),
         stop=(*(t for t in vocabulary if t in terminator), "{eos}"),
     )
     _compare(tokenizer, template, spec)
@@ -66,7 +70,7 @@ def _refusal(spec: LanguageSpec, reason: str) -> SettingError:
 
 
 def _messages(pairs: int, system: str | None, pad: str = "") -> list[Message]:
-    messages = [{"role": "system", "content": system}] if system else []
+    messages = [{"role": "system", "content": pad + system + pad}] if system else []
     for number in range(1, pairs + 1):
         messages.append({"role": "user", "content": pad + QUESTION.format(number) + pad})
         messages.append({"role": "assistant", "content": pad + ANSWER.format(number) + pad})
@@ -114,24 +118,34 @@ def _terminator(tokenizer: PreTrainedTokenizerBase, between: str, ending: str) -
     return ending[: min(ends)] if ends else ""
 
 
-def _stripped_roles(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    written = _write(tokenizer, _messages(1, None, pad="  "))
+def _stripped_roles(tokenizer: PreTrainedTokenizerBase, spec: LanguageSpec) -> tuple[str, ...]:
+    written = _write(tokenizer, _messages(1, SYSTEM if spec.system else None, pad="  "))
     marks = {"user": QUESTION.format(1), "assistant": ANSWER.format(1)}
+    if spec.system:
+        marks["system"] = SYSTEM
     return tuple(role for role, mark in marks.items() if f"  {mark}  " not in written)
 
 
 def _compare(tokenizer: PreTrainedTokenizerBase, template: Template, spec: LanguageSpec) -> None:
     """Check that the derived template writes what the chat template writes."""
-    turns = [("What color is it?", "Red"), ("А теперь?", "Синий, a bit"), ("1 + 1", "2.")]
-    messages = [{"role": "system", "content": spec.system}] if spec.system else []
-    text = template.begin.replace("{system}", spec.system or "")
-    for number, (question, answer) in enumerate(turns):
-        messages += [
-            {"role": "user", "content": question},
-            {"role": "assistant", "content": answer},
-        ]
-        text += (template.between if number else "") + question + template.assistant_prefix
-        text += template.answer.replace("{content}", answer)
-    written = _write(tokenizer, messages)
-    if not written.startswith(text):
-        raise _refusal(spec, f"it writes {written!r}, which its parts {text!r} do not explain")
+    turns = [("What color\n\nis it?", "Red"), ("А теперь?", "Синий,  a bit"), ("1 + 1", "2.")]
+    for pad in ("", "\n "):  # white space is stripped on both sides of a text, or on none
+        messages = [{"role": "system", "content": spec.system}] if spec.system else []
+        text = template.begin.replace("{system}", _content(template, "system", spec.system or ""))
+        for number, pair in enumerate(turns):
+            question, answer = (f"{pad}{part}{pad}" for part in pair)
+            messages += [
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": answer},
+            ]
+            text += template.between if number else ""
+            text += _content(template, "user", question) + template.assistant_prefix
+            answer = _content(template, "assistant", answer)
+            text += template.answer.replace("{content}", answer)
+        written = _write(tokenizer, messages)
+        if not written.startswith(text):
+            raise _refusal(spec, f"it writes {written!r}, which its parts {text!r} do not explain")
+
+
+def _content(template: Template, role: str, text: str) -> str:
+    return text.strip() if role in template.strip else text

@@ -8,6 +8,7 @@ special token.
 
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -77,12 +78,15 @@ class ConversationEncoder:
         self.template = template or load_template(spec.template)
         check_template(self.template, self.tokenizer, spec)
         self.system = self.template.system if spec.system is None else spec.system
+        if "system" in self.template.strip:
+            self.system = self.system.strip()
         self.max_length = spec.max_length
         self.image_tokens = image_tokens
         self.stop_ids = stop_ids(self.template, self.tokenizer)
-        self._backend: Any = self.tokenizer.backend_tokenizer  # a tokenizers.Tokenizer
         # Special tokens are written by the template alone; "</s>" inside a question stays ordinary
-        # text.
+        # text. On a copy: every call of `self.tokenizer` sets this switch anew.
+        self._backend: Any = deepcopy(self.tokenizer.backend_tokenizer)  # a tokenizers.Tokenizer
+        self._backend.add_special_tokens(self._special_tokens())  # even if nobody called them so
         self._backend.encode_special_tokens = True
         self._swallows_space = swallows_space(self.tokenizer)
         self.special_ids = {t: special_id(self.tokenizer, t) for t in self._special_tokens()}
@@ -152,15 +156,18 @@ class ConversationEncoder:
             expected = "assistant" if position % 2 else "user"
             if turn.role != expected:
                 raise SettingError(f"turn {position} is the {turn.role}'s, expected {expected}")
-            if position % 2 and not turn.text.strip():
+            empty = not turn.text.strip() if position % 2 else not turn.text
+            if empty:
+                name = "answer" if position % 2 else "question"
                 raise SettingError(
-                    f"turn {position}: the answer is empty; drop the pair or fill it in"
+                    f"turn {position}: the {name} is empty; drop the pair or fill it in"
                 )
         most = self.template.max_pairs
         if most is not None and len(turns) // 2 > most:
             raise SettingError(
                 f"{len(turns) // 2} question-answer pairs; the template {self.template.name!r} "
-                f"takes {most}: set data.prompt: chat"
+                f"takes {most}: leave this source out of data.sources (the align stage takes "
+                "captions), or set data.prompt: chat"
             )
         if self.template.needs_image and not num_images:
             raise SettingError(

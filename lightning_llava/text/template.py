@@ -54,7 +54,7 @@ class Template:
     stop: tuple[str, ...] = ("{eos}",)
     """Generation stops at these, as far as the tokenizer has them."""
     strip: tuple[str, ...] = ()
-    """Roles (`user`, `assistant`) whose text loses the white space around it."""
+    """Roles (`system`, `user`, `assistant`) whose text loses the white space around it."""
     max_pairs: int | None = None
     """Most question-answer pairs it can express."""
     needs_image: bool = False
@@ -66,7 +66,7 @@ class Template:
 
 
 def template_names() -> list[str]:
-    """List the built-in templates, and `auto`."""
+    """List the built-in templates."""
     folder = files("lightning_llava") / "text" / "templates"
     return sorted(Path(entry.name).stem for entry in folder.iterdir())
 
@@ -75,22 +75,26 @@ def load_template(name: str) -> Template:
     """Read a built-in template by name, or one from a YAML file.
 
     Raises:
-        SettingError: no such template, or a file with unknown or missing keys.
+        SettingError: no such template, or a file with unknown or missing keys, or no YAML.
     """
     builtin = files("lightning_llava") / "text" / "templates" / f"{name}.yaml"
     source = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else builtin
     if not source.is_file():
         raise SettingError(
             f"model.language.template: no template {name!r}; expected one of "
-            f"{', '.join(template_names())}, or the path of a YAML file like those"
+            f"{', '.join(template_names())}, auto, or the path of a YAML file like those"
         )
-    values = yaml.safe_load(source.read_text(encoding="utf-8"))
+    try:
+        values = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise SettingError(f"model.language.template: {name!r} is no YAML: {reason}") from error
     known = {f.name for f in fields(Template)}
-    if not isinstance(values, dict) or set(values) - known or not {"user", "answer"} <= set(values):
+    values = values if isinstance(values, dict) else {}
+    if set(values) - known or not {"user", "answer"} <= set(values):
         raise SettingError(
-            f"model.language.template: {name!r} has the keys {sorted(values or [])}; expected "
-            "user and "
-            f"answer, and nothing beyond {sorted(known)}"
+            f"model.language.template: {name!r} has the keys {sorted(map(str, values))}; expected "
+            f"user and answer, and nothing beyond {sorted(known)}"
         )
     lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
     return Template(**{"name": Path(name).stem, **values, **lists})

@@ -1,5 +1,9 @@
 """Load a tokenizer the right way, and tell which family it belongs to."""
 
+import json
+from typing import Any
+
+from tokenizers.models import BPE
 from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
@@ -32,6 +36,10 @@ def load_tokenizer(spec: LanguageSpec) -> PreTrainedTokenizerBase:
         if not has_json and _has_file(name, "tokenizer.model", spec.revision):
             revision = spec.revision or "main"
             tokenizer = LlamaTokenizer.from_pretrained(name, revision=revision, legacy=True)
+            _order_merges(tokenizer, str(cached_file(name, "tokenizer.model", revision=revision)))
+            tokenizer.init_kwargs["legacy"] = True  # or else it would be lost when saved
+            if "add_bos_token" not in tokenizer.init_kwargs:
+                tokenizer.add_bos_token = True  # the default that transformers 5 has lost
         else:
             tokenizer = AutoTokenizer.from_pretrained(
                 name, revision=spec.revision, trust_remote_code=False
@@ -43,6 +51,23 @@ def load_tokenizer(spec: LanguageSpec) -> PreTrainedTokenizerBase:
             "reports no character offsets; expected one with a tokenizer.json"
         )
     return tokenizer
+
+
+def _order_merges(tokenizer: PreTrainedTokenizerBase, model_file: str) -> None:
+    """Merge pieces in the order of their scores, as SentencePiece does.
+
+    transformers takes the order of their ids. The two differ where runs of spaces come first but
+    have the lowest scores (Mistral): "a  k" is "▁a", "▁", "▁k", not "▁a", "▁▁", "k".
+    """
+    from sentencepiece import SentencePieceProcessor  # transformers needed it a moment ago
+
+    pieces = SentencePieceProcessor(model_file=model_file)
+    scores = {pieces.id_to_piece(i): pieces.get_score(i) for i in range(pieces.get_piece_size())}
+    backend: Any = tokenizer.backend_tokenizer  # a tokenizers.Tokenizer
+    model = json.loads(backend.to_str())["model"]
+    # Stable: ways to split one piece keep their order.
+    merges = sorted(map(tuple, model["merges"]), key=lambda pair: -scores["".join(pair)])
+    backend.model = BPE(model["vocab"], merges, fuse_unk=True, byte_fallback=True)
 
 
 def _has_file(name: str, file: str, revision: str | None) -> bool:

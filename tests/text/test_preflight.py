@@ -219,7 +219,7 @@ def test_the_tool_writes_one_object_per_record(folder, tmp_path):
 def test_the_tool_shows_people_what_is_learnt(folder, tmp_path):
     done = run_tool(folder, tmp_path, "--template", "saiga_mistral", "--system", "")
     assert done.returncode == 1
-    assert "<s>user\n[image]\nWhat color is it?</s><s>bot\nRed</s>" in done.stdout
+    assert "<s>user\n[image]\nWhat color is it?</s><s>bot\n⟦Red</s>⟧" in done.stdout
     assert "refused: conversation: an answer is empty" in done.stdout
     assert "3 of 4 records are refused" in done.stdout
 
