@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -21,7 +22,7 @@ from lightning_llava.text.turns import IMAGE_PLACEHOLDER, Turn
 
 PROBE = (Turn("user", f"{IMAGE_PLACEHOLDER}\nHi"), Turn("assistant", "Black"))
 """The conversation whose ids the templates' `golden` runs belong to."""
-SHORT = 40
+SHORT = 20
 """Characters of what is learnt that the table shows."""
 SHOWN = 200
 """Characters of a bad sample that its error shows."""
@@ -186,7 +187,8 @@ def coloured(encoder: ConversationEncoder, encoded: Encoded, brackets: bool = Fa
 
 def summary_table(summaries: dict[tuple[str, str], Summary]) -> Table:
     """Show the summaries, a line per source and language."""
-    table = Table(title="Preflight", title_justify="left")
+    # No frame: this must fit into 80 columns.
+    table = Table(title="Preflight", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     for name in ("source", "language", "checked", "tokens/word", "supervised", "cut", "learnt"):
         table.add_column(name, justify="left" if name in ("source", "learnt") else "right")
     for (source, language), summary in summaries.items():
@@ -204,7 +206,7 @@ def summary_table(summaries: dict[tuple[str, str], Summary]) -> Table:
 
 def _shortened(learnt: str) -> str:
     """Leave the middle out: the end shows the terminator."""
-    return repr(learnt if len(learnt) <= SHORT else f"{learnt[:16]} … {learnt[-16:]}")
+    return repr(learnt if len(learnt) <= SHORT else f"{learnt[:6]} … {learnt[-11:]}")
 
 
 def _learnt(encoder: ConversationEncoder, answer: str) -> str:

@@ -1,3 +1,4 @@
+import json
 from functools import cache
 from pathlib import Path
 
@@ -46,7 +47,10 @@ def byte_level(tmp_path_factory):
     return save_byte_level(tmp_path_factory.mktemp("byte_level"))
 
 
-@pytest.fixture(scope="session", params=["tokenizer.model", "saved again", "tokenizer.json"])
+LAYOUTS = ["tokenizer.model", "saved again", "normalizer", "tokenizer.json"]
+
+
+@pytest.fixture(scope="session", params=LAYOUTS)
 def layout(request, tokenizer_folder, make, tmp_path_factory):
     """Mistral's tokenizer in the ways in which it lies in folders."""
     if request.param == "tokenizer.model":
@@ -57,5 +61,20 @@ def layout(request, tokenizer_folder, make, tmp_path_factory):
         return SHARED_TOKENIZER
     folder = tmp_path_factory.mktemp("saved_again")
     make("mistral_instruct").tokenizer.save_pretrained(folder)
-    assert (folder / "tokenizer.json").is_file()
+    if request.param == "normalizer":
+        rewrite_as_normalizer(folder)
     return folder
+
+
+def rewrite_as_normalizer(folder):
+    """Write the prefix as transformers 4's converter did, for a class that leaves it so."""
+    prepend = {"type": "Prepend", "prepend": "▁"}
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    steps = {"type": "Sequence", "normalizers": [prepend, replace]}
+    changes = {
+        "tokenizer.json": {"normalizer": steps, "pre_tokenizer": None},
+        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"},
+    }
+    for name, values in changes.items():
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+        (folder / name).write_text(json.dumps(content | values), encoding="utf-8")

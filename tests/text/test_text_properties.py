@@ -6,7 +6,7 @@ from dialogues import ANSWERS, QUESTIONS, dialogues, turns_of
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-SAMPLED = settings(deadline=None, max_examples=300)
+SAMPLED = settings(deadline=None, max_examples=200)
 SENTENCEPIECE = {
     "vicuna_v1": "{}</s>",
     "llama_2": "{} </s>",
