@@ -125,6 +125,26 @@ def check_encoder(encoder: ConversationEncoder) -> None:
                 "converted in another way than the LLM was trained with"
             )
 
+    if template.name == "auto":
+        _check_chat_template(encoder)
+
+
+def _check_chat_template(encoder: ConversationEncoder) -> None:
+    """Compare ids with the tokenizer's own, which may write no "▁" behind a special token."""
+    turns = [Turn("user", "Hi, is it 5 o'clock?"), Turn("assistant", "Да, 5.")] * 2
+    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+    if encoder.system:
+        messages.insert(0, {"role": "system", "content": encoder.system})
+    written = encoder.tokenizer.apply_chat_template(messages, tokenize=False)
+    theirs = list(encoder.tokenizer(str(written), add_special_tokens=False)["input_ids"])  # pyright: ignore[reportArgumentType]
+    ours = encoder.encode(turns, 0).input_ids.tolist()
+    if theirs[: len(ours)] != ours:
+        raise SettingError(
+            f"model.language.template: auto gives the ids {ours}, but this tokenizer encodes its "
+            f"own chat template as {theirs}; set model.language.template to a YAML file of your "
+            "own, and see with tools/preflight.py what it teaches"
+        )
+
 
 def check_conversation(
     encoder: ConversationEncoder, turns: Sequence[Turn], num_images: int

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from transformers import LlamaTokenizer
 
 import lightning_llava.text
 from lightning_llava.demo.tokens import train_tokenizer
@@ -23,6 +24,7 @@ from lightning_llava.text.preflight import (
     summary_table,
 )
 from lightning_llava.text.template import template_names
+from lightning_llava.text.tokenizer import load_tokenizer
 from lightning_llava.text.turns import Turn
 from runs import make_data, make_module, make_trainer
 
@@ -106,6 +108,30 @@ def test_letters_that_the_tokenizer_lacks_are_refused(folder, tmp_path):
     english = encoder(tmp_path, template="saiga_mistral", system="")
     with pytest.raises(SettingError, match="the tokenizer has no tokens for an answer"):
         check_conversation(english, HOW_MANY, 0)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_auto_is_refused_where_the_tokenizer_itself_writes_other_ids(
+    tokenizer_folder, tmp_path, legacy
+):
+    """Without `legacy`, SentencePiece's "▁" stands at the front of the text alone."""
+    chat = (
+        "{{ bos_token }}{% for m in messages %}"
+        "{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+        "{% else %}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+    )
+    if legacy:
+        tokenizer = load_tokenizer(LanguageSpec(name=str(tokenizer_folder)))
+    else:
+        tokenizer = LlamaTokenizer.from_pretrained(tokenizer_folder, legacy=False)
+    tokenizer.chat_template = chat
+    tokenizer.save_pretrained(tmp_path)
+    auto = encoder(tmp_path, template="auto")
+    if legacy:
+        check_encoder(auto)
+    else:
+        with pytest.raises(SettingError, match="this tokenizer encodes its own chat template as"):
+            check_encoder(auto)
 
 
 class Broken:
