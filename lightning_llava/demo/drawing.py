@@ -6,8 +6,8 @@ from math import cos, pi, radians, sin
 
 from PIL import Image, ImageDraw
 
-from lightning_llava.demo.lettering import font, ink
 from lightning_llava.demo.scenes import Colour, PrintedWord, Scene, SceneObject, Shape, Size
+from lightning_llava.lettering import font, ink
 
 IMAGE_SIZE = 128
 """Pixels per side."""

@@ -1,10 +1,8 @@
 """An answered question as one image, for TensorBoard: picture above, texts and verdict below."""
 
-import io
-from functools import lru_cache
-from importlib import resources
+from PIL import Image, ImageDraw
 
-from PIL import Image, ImageDraw, ImageFont
+from lightning_llava.lettering import font, wrap
 
 MIN_WIDTH = 256
 """Pixels: below this the text would wrap after every other word."""
@@ -46,13 +44,13 @@ def draw_panel(
     texts = [("question", question, _TEXT), (f"prediction, {word}", prediction, colour)]
     if reference is not None:
         texts.append(("reference", reference, _TEXT))
-    font = _font()
+    lettering, text_width = font(_FONT_SIZE), width - 2 * _MARGIN
     lines = [
         (line, text_colour)
         for name, text, text_colour in texts
-        for line in wrap(f"{name}: {text.strip() or '(empty)'}", font, width - 2 * _MARGIN)
+        for line in wrap(f"{name}: {text.strip() or '(empty)'}", lettering, text_width, _MAX_LINES)
     ]
-    line_height = sum(font.getmetrics()) + 2
+    line_height = sum(lettering.getmetrics()) + 2
     panel = Image.new(
         "RGB", (width, picture.height + 2 * _MARGIN + line_height * len(lines)), _BACKGROUND
     )
@@ -61,36 +59,8 @@ def draw_panel(
     draw.rectangle((0, picture.height, 3, panel.height), fill=colour)
     for row, (line, text_colour) in enumerate(lines):
         top = picture.height + _MARGIN + row * line_height
-        draw.text((_MARGIN, top), line, fill=text_colour, font=font)
+        draw.text((_MARGIN, top), line, fill=text_colour, font=lettering)
     return panel
-
-
-def wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Break a text into at most six lines of `width` pixels, overlong words anywhere."""
-    lines: list[str] = []
-    line = ""
-    for word in text.split():
-        if line and font.getlength(f"{line} {word}") <= width:
-            line = f"{line} {word}"
-            continue
-        if line:
-            lines.append(line)
-        line = ""
-        for letter in word:
-            if line and font.getlength(line + letter) > width:
-                lines.append(line)
-                line = ""
-            line += letter
-    lines.append(line)
-    if len(lines) > _MAX_LINES:
-        lines = [*lines[: _MAX_LINES - 1], _shorten(lines[_MAX_LINES - 1], font, width)]
-    return lines
-
-
-def _shorten(line: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    while font.getlength(f"{line} …") > width:
-        line = line[:-1]
-    return f"{line} …"
 
 
 def _resize(picture: Image.Image) -> Image.Image:
@@ -102,11 +72,3 @@ def _resize(picture: Image.Image) -> Image.Image:
     shrunk = picture.copy()
     shrunk.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     return shrunk
-
-
-@lru_cache(maxsize=1)
-def _font() -> ImageFont.FreeTypeFont:
-    # Pillow's own default draws Cyrillic as boxes. The demo's font is read as data: its code stays
-    # out of bounds here.
-    file = resources.files("lightning_llava") / "demo" / "fonts" / "DejaVuSans.ttf"
-    return ImageFont.truetype(io.BytesIO(file.read_bytes()), _FONT_SIZE)

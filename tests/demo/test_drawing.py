@@ -17,7 +17,6 @@ from lightning_llava.demo.drawing import (
     object_extent,
     word_extent,
 )
-from lightning_llava.demo.lettering import FONT_FILE
 from lightning_llava.demo.scenes import (
     COLOURS,
     NUM_BACKGROUNDS,
@@ -28,6 +27,7 @@ from lightning_llava.demo.scenes import (
     SceneObject,
 )
 from lightning_llava.demo.words import WORDS
+from lightning_llava.lettering import FONT_FILE
 
 ALL_WORDS = [word for words in WORDS.values() for word in words]
 

@@ -1,8 +1,8 @@
 import re
 from itertools import product
 
-from lightning_llava.demo.lettering import font
 from lightning_llava.demo.words import HELD_OUT_WORDS, SHARED_SHAPES, WORDS
+from lightning_llava.lettering import font
 
 ALPHABETS = {"latin": "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "cyrillic": "АБВГДЕЁЖЗИЙКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯ"}
 

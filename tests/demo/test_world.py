@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_llava.data.index import build_index
+from lightning_llava.data.index import build_index, read_sample
+from lightning_llava.data.storage import ShardStorage
 from lightning_llava.demo import english, records, russian
 from lightning_llava.demo import world as world_module
 from lightning_llava.demo.drawing import encode
@@ -91,12 +92,13 @@ def test_shards_give_back_what_was_said(folder, world, split):
         for kind in records.BUILDERS
         for language in ("en", "ru")
     }
-    index = build_index(sources, encoder)
-    assert index.refused == []
+    storage = ShardStorage()
+    index = build_index(sources, encoder, storage)
+    assert index.quarantine == []
     assert index.dropped_turns == 0
     by_source = {name: [] for name in sources}
-    for sample in index.samples:
-        by_source[sample.source].append(sample.read())
+    for indexed in index:
+        by_source[indexed.source].append(read_sample(storage, indexed))
     for wording in (english, russian):
         for kind in records.BUILDERS:
             made = records.samples(kind, wording, scenes, pictures, world.seed)
