@@ -1,29 +1,38 @@
-"""One pass over shards: where each sample lies, and how long it is."""
+"""All usable samples of all sources: where each lies, and how long it is.
 
-import tarfile
+Columns of numbers, not an object per sample: mix665k's 665,298 take about 60 MB, and processes that
+are forked share them.
+"""
+
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from glob import glob
-from pathlib import Path
-from typing import BinaryIO
+from itertools import compress
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
-from rich.progress import track
+import numpy as np
+from jaxtyping import Int64
 
-from lightning_llava.data.schema import IMAGE_EXTENSIONS, Sample, from_json
+from lightning_llava.data.indexer import ShardIndex, ShardIndexer, index_shards
+from lightning_llava.data.location import Stamp, printable, scheme
+from lightning_llava.data.scan import countable
+from lightning_llava.data.schema import Sample, from_json
+from lightning_llava.data.storage import ShardStorage
+from lightning_llava.data.tar import Extent
 from lightning_llava.errors import SettingError
 from lightning_llava.specs import SourceSpec
 from lightning_llava.text.conversation import ConversationEncoder
 
-Extent = tuple[int, int]
-"""Offset and size of a member's bytes in its tar."""
 
-
-@dataclass(frozen=True, slots=True)
-class IndexedSample:
+class IndexedSample(NamedTuple):
     """Where a sample lies and how many tokens it takes."""
 
     shard: str
+    stamp: Stamp
     key: str
     record: Extent
     images: tuple[Extent, ...]
@@ -31,155 +40,258 @@ class IndexedSample:
     length: int
     """Tokens, image features included."""
 
-    def read(self) -> Sample:
-        """Read the sample's bytes; nothing but its own members is touched.
 
-        Raises:
-            SettingError: the bytes are no record any more; the shard changed since it was indexed,
-                or is gone.
-        """
-        try:
-            with Path(self.shard).open("rb") as stream:
-                payloads = [_pread(stream, extent) for extent in (self.record, *self.images)]
-            return from_json(payloads[0], payloads[1:])
-        except (SettingError, OSError) as error:
-            raise SettingError(f"shard {self.shard}, sample {self.key}: {error}") from error
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """Something that was left out."""
+
+    source: str
+    shard: str
+    """Without what may be secret in a URL."""
+    key: str
+    """Empty where it is the shard itself, or what was lost of it."""
+    reason: str
+
+    def __str__(self) -> str:
+        """Name it in a sentence."""
+        key = self.key if self.key.isprintable() else ascii(self.key)
+        return f"shard {self.shard}{f', sample {key}' if key else ''}: {self.reason}"
 
 
-@dataclass
+@dataclass(eq=False)
 class Index:
-    """All usable samples of all sources, in the order of sources, shards and members."""
+    """The usable samples, in the order of sources, shards and members."""
 
-    samples: list[IndexedSample] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-    """One line per sample that was left out: shard, key and reason."""
+    sources: list[str]
+    """Their names, as they were given."""
+    shards: list[str]
+    stamps: list[Stamp]
+    """Per shard."""
+    lengths: Int64[np.ndarray, " samples"]
+    """Tokens, image features included."""
+    source_numbers: Int64[np.ndarray, " samples"]
+    """Which of `sources`."""
+    num_images: Int64[np.ndarray, " samples"]
+    shard_numbers: Int64[np.ndarray, " samples"]
+    """Which of `shards`."""
+    records: Int64[np.ndarray, "samples 2"]
+    """Offset and size of the record in its shard."""
+    images: Int64[np.ndarray, "images 2"]
+    """Offset and size of every image, sample by sample."""
+    image_sizes: Int64[np.ndarray, "images 2"]
+    """Width and height in pixels, as stored."""
+    keys: bytes
+    """One after another, in UTF-8."""
+    key_ends: Int64[np.ndarray, " samples"]
+    fingerprint: str = ""
+    """Hash of sources, names of shards, keys, lengths and sizes, in order. The folder has no part
+    in it."""
+    quarantine: list[Quarantined] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
-    """Number of samples left out, per source and reason."""
+    """How much was left out, by `source: reason` without what differs from sample to sample."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """What was mended or ignored without a loss, by `source: note`."""
     dropped_turns: int = 0
     """Turns that over-long conversations lose."""
+    truncated_samples: int = 0
+    """Conversations that lose them."""
+    languages: dict[str, Counter[str]] = field(default_factory=dict)
+    """Samples by source and language."""
+
+    def __post_init__(self) -> None:
+        self._image_ends = np.cumsum(self.num_images)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, number: int) -> IndexedSample:
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"sample {number} of {len(self)}")
+        number %= len(self)
+        shard = self.shard_numbers.item(number)
+        start = self.key_ends.item(number - 1) if number else 0
+        return IndexedSample(
+            self.shards[shard],
+            self.stamps[shard],
+            self.keys[start : self.key_ends.item(number)].decode(),
+            (self.records.item(number, 0), self.records.item(number, 1)),
+            self._images_of(number) if self.num_images.item(number) else (),
+            self.sources[self.source_numbers.item(number)],
+            self.lengths.item(number),
+        )
+
+    def _images_of(self, number: int) -> tuple[Extent, ...]:
+        end = self._image_ends.item(number)
+        extents = self.images[end - self.num_images.item(number) : end].tolist()
+        return tuple((offset, size) for offset, size in extents)
+
+    def __iter__(self) -> Iterator[IndexedSample]:
+        return map(self.__getitem__, range(len(self)))
 
 
-def expand_shards(source: str, spec: SourceSpec) -> list[str]:
-    """List a source's tar files.
+def build_index(
+    sources: dict[str, SourceSpec],
+    encoder: ConversationEncoder,
+    storage: ShardStorage,
+    processes: int = 0,
+    decode: bool = False,
+    progress: bool = True,
+) -> Index:
+    """Index every source; what cannot be used is counted, named and left out.
+
+    Args:
+        sources: shards by name.
+        encoder: measures the samples.
+        storage: where the shards' bytes come from.
+        processes: that read shards side by side; 0 reads them in this one.
+        decode: also leave out samples with an image that does not decode to its last pixel.
+        progress: show a bar while shards are read.
 
     Raises:
-        SettingError: a pattern that matches nothing.
-    """
-    patterns = [spec.shards] if isinstance(spec.shards, str) else spec.shards
-    found: list[str] = []
-    for pattern in patterns:
-        matches = sorted(glob(str(Path(pattern).expanduser()))) if pattern else []  # noqa: PTH207
-        if not matches:
-            raise SettingError(
-                f"data.sources.{source}.shards: nothing matches {pattern!r} in {Path.cwd()}; "
-                "expected WebDataset tar files "
-                "(tools/shards.py convert writes them)"
-            )
-        found += matches
-    return found
-
-
-def build_index(sources: dict[str, SourceSpec], encoder: ConversationEncoder) -> Index:
-    """Index every source; samples that cannot be used are counted and left out.
-
-    Raises:
-        SettingError: no sources, a pattern without files, or a source without a usable sample.
+        SettingError: no sources, a pattern that matches nothing, a shard that a source names twice,
+            or a source without a usable sample.
     """
     if not sources:
         raise SettingError(
             "data.sources is empty; stack a file of configs/data or name your shards there"
         )
-    index = Index()
-    shards = [(name, path) for name, spec in sources.items() for path in expand_shards(name, spec)]
-    for name, path in track(
-        shards, description="indexing shards", transient=True, disable=len(shards) < 4
-    ):
-        _index_shard(path, name, encoder, index)
-    for name in sources:
-        if not any(sample.source == name for sample in index.samples):
-            own = tuple(f"shard {path}, " for source, path in shards if source == name)
-            first = next(
-                (line for line in index.refused if line.startswith(own)),
-                "the shards hold no sample at all",
-            )
+    shards = {
+        name: expand_shards(f"data.sources.{name}.shards", spec.shards, storage)
+        for name, spec in sources.items()
+    }
+    named = [shard for of_source in shards.values() for shard in of_source]
+    indexed = index_shards(named, ShardIndexer(storage, encoder, decode), processes, progress)
+    by_name = {found.shard: found for found in indexed}
+    index = assemble({name: [by_name[shard] for shard in own] for name, own in shards.items()})
+    present = set(index.source_numbers.tolist())
+    for number, name in enumerate(sources):
+        if number not in present:
+            first = next(entry for entry in index.quarantine if entry.source == name)
             raise SettingError(
                 f"data.sources.{name}: no usable sample in its shards; the first problem: {first}"
             )
     return index
 
 
-def _index_shard(path: str, source: str, encoder: ConversationEncoder, index: Index) -> None:
-    for key, found in _members_by_key(path):
+def expand_shards(setting: str, patterns: str | list[str], storage: ShardStorage) -> list[str]:
+    """List the tar files that patterns name.
+
+    Args:
+        setting: where the patterns were written, for the errors.
+        patterns: paths, globs, brace ranges or URLs.
+        storage: knows what is there.
+
+    Raises:
+        SettingError: a pattern that matches nothing or cannot be listed, or a shard named twice.
+    """
+    found: list[str] = []
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
         try:
-            members = dict(found)
-            if len(members) != len(found):
-                raise SettingError("a member is there twice")
-            sample = _index_sample(path, key, members, source, encoder, index)
-        except SettingError as error:
-            index.refused.append(f"shard {path}, sample {key}: {error}")
-            index.reasons[f"{source}: {error}"] += 1
-        else:
-            index.samples.append(sample)
-
-
-def _index_sample(
-    path: str,
-    key: str,
-    members: dict[str, Extent],
-    source: str,
-    encoder: ConversationEncoder,
-    index: Index,
-) -> IndexedSample:
-    if "json" not in members:
-        raise SettingError("the .json member is missing")
-    images = tuple(members[ext] for ext in sorted(members, key=_image_order) if ext != "json")
-    with Path(path).open("rb") as stream:
-        record = from_json(_pread(stream, members["json"]), [b""] * len(images))
-    if problem := record.problem():
-        raise SettingError(problem)
-    encoded = encoder.encode(record.turns, len(images))
-    index.dropped_turns += encoded.dropped_turns
-    return IndexedSample(
-        path, key, members["json"], images, source, encoder.length(encoded.input_ids)
-    )
-
-
-def _members_by_key(path: str) -> Iterator[tuple[str, list[tuple[str, Extent]]]]:
-    """Group a tar's known members by key, in the order of first appearance."""
-    groups: dict[str, list[tuple[str, Extent]]] = {}
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                folder, slash, name = member.name.rpartition("/")  # `tar -cf x.tar .` writes ./
-                stem, _, extension = name.partition(".")
-                known = extension == "json" or extension.rpartition(".")[2] in IMAGE_EXTENSIONS
-                if member.isfile() and known:
-                    extent = (member.offset_data, member.size)
-                    groups.setdefault(folder + slash + stem, []).append((extension, extent))
-            _check_end(path, tar.offset)
-    except (tarfile.TarError, OSError) as error:
-        raise SettingError(f"shard {path}: not a readable tar ({error})") from error
-    yield from groups.items()
-
-
-def _check_end(path: str, offset: int) -> None:
-    """Refuse a tar that does not end where tarfile stopped: it stops at damage without a word."""
-    with Path(path).open("rb") as stream:
-        # More than tar's padding, so that the second of two concatenated tars is seen too.
-        end = _pread(stream, (offset, 2 * tarfile.RECORDSIZE))
-    if len(end) < tarfile.BLOCKSIZE or any(end):
+            matches = storage.expand(pattern)
+        except (SettingError, OSError) as error:
+            raise SettingError(f"{setting}: {str(error).removeprefix('shards: ')}") from error
+        # A pattern may catch what lies beside the shards.
+        matches = [shard for shard in matches if not shard.endswith(".index.json")]
+        if not matches:
+            folder = pattern and not scheme(pattern) and Path(pattern).expanduser().is_dir()
+            hint = f" (it is a folder; {pattern.rstrip('/')}/*.tar?)" if folder else ""
+            raise SettingError(
+                f"{setting}: nothing matches {printable(pattern)!r} in {Path.cwd()}{hint}; "
+                "expected WebDataset tar files (tools/shards.py convert writes them)"
+            )
+        found += matches
+    places = Counter(shard if scheme(shard) else str(Path(shard).absolute()) for shard in found)
+    twice = [place for place, count in places.items() if count > 1]
+    if twice:
         raise SettingError(
-            f"shard {path}: damaged or cut short at byte {offset}, where members go on or the "
-            "zero blocks that end a tar are missing; copy or write it again"
+            f"{setting}: {printable(twice[0])} is named twice; name it once (a weight of 2 shows "
+            "every sample of a source twice)"
         )
+    return found
 
 
-def _image_order(extension: str) -> int:
-    """Sort `0.jpg` before `10.jpg`; a lone `jpg` is the first."""
-    number = extension.partition(".")[0]
-    return int(number) if number.isdecimal() else 0
+def read_sample(storage: ShardStorage, indexed: IndexedSample) -> Sample:
+    """Read a sample's bytes; nothing but its own members is touched.
+
+    Raises:
+        SettingError: the bytes are no record any more.
+        OSError: the shard is gone, was changed, or cannot be read now; trying again may help.
+    """
+    extents = (indexed.record, *indexed.images)
+    record, *images = storage.read_parts(indexed.shard, extents, indexed.stamp)
+    return from_json(record, images)
 
 
-def _pread(stream: BinaryIO, extent: Extent) -> bytes:
-    stream.seek(extent[0])
-    return stream.read(extent[1])
+def assemble(sources: dict[str, list[ShardIndex]]) -> Index:
+    """Join the measured shards of all sources; samples that the encoder refused stay out."""
+    parts = [_Part(number, found) for number, own in enumerate(sources.values()) for found in own]
+    keys = [key for part in parts for key in part.kept_keys()]
+    index = Index(
+        sources=list(sources),
+        shards=[part.found.shard for part in parts],
+        stamps=[part.found.stamp for part in parts],
+        lengths=_joined([part.measured.lengths[part.kept] for part in parts]),
+        source_numbers=_joined([np.full(part.size, part.source) for part in parts]),
+        num_images=_joined([part.facts.num_images[part.kept] for part in parts]),
+        shard_numbers=_joined([np.full(part.size, i) for i, part in enumerate(parts)]),
+        records=_joined([part.facts.records[part.kept] for part in parts], 2),
+        images=_joined([part.facts.images[part.kept_images] for part in parts], 2),
+        image_sizes=_joined([part.facts.image_sizes[part.kept_images] for part in parts], 2),
+        keys=b"".join(keys),
+        key_ends=np.cumsum([len(key) for key in keys], dtype=np.int64),
+        dropped_turns=sum(int(part.measured.dropped.sum()) for part in parts),
+        truncated_samples=sum(int((part.measured.dropped > 0).sum()) for part in parts),
+    )
+    for part in parts:
+        _note(index, part)
+    index.fingerprint = _fingerprint(index)
+    return index
+
+
+class _Part:
+    """A shard of one source, with the rows that are kept of it."""
+
+    def __init__(self, source: int, found: ShardIndex) -> None:
+        assert found.measured is not None
+        self.source, self.found = source, found
+        self.facts, self.measured = found.facts, found.measured
+        self.kept = self.measured.lengths > 0
+        self.kept_images = np.repeat(self.kept, self.facts.num_images)
+        self.size = int(self.kept.sum())
+
+    def kept_keys(self) -> list[bytes]:
+        return [key.encode() for key in compress(self.facts.keys, self.kept.tolist())]
+
+
+def _note(index: Index, part: _Part) -> None:
+    """Count what a shard lost and had mended."""
+    source, shard = index.sources[part.source], printable(part.found.shard)
+    for key, reason in part.found.left_out():
+        index.quarantine.append(Quarantined(source, shard, key, reason))
+        index.reasons[f"{source}: {countable(reason)}"] += 1
+    for note, count in part.facts.notes.items():
+        index.notes[f"{source}: {note}"] += count
+    spoken = index.languages.setdefault(source, Counter())
+    spoken.update(compress(part.facts.languages, part.kept.tolist()))
+
+
+def _joined(columns: list[np.ndarray], width: int = 0) -> np.ndarray:
+    empty = np.empty((0, width) if width else 0, dtype=np.int64)
+    return np.concatenate([empty, *columns])
+
+
+def _fingerprint(index: Index) -> str:
+    names = [PurePosixPath(urlsplit(s).path if scheme(s) else s).name for s in index.shards]
+    counts = np.bincount(index.shard_numbers, minlength=len(names)).tolist()
+    digest = hashlib.sha256(json.dumps([index.sources, names, counts]).encode())
+    digest.update(index.keys)
+    for column in (
+        index.key_ends,
+        index.source_numbers,
+        index.lengths,
+        index.num_images,
+        index.records[:, 1],
+        index.images[:, 1],
+    ):
+        digest.update(np.ascontiguousarray(column, dtype="<i8").tobytes())
+    return digest.hexdigest()[:32]

@@ -14,6 +14,8 @@ from lightning_llava.text.turns import IMAGE_PLACEHOLDER, Turn
 
 SCHEMA_VERSION = 1
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+ROLES = ["user", "assistant"]
+_decode = json.JSONDecoder().decode  # what `json.loads` calls, for every sample that is read
 
 
 @dataclass(frozen=True)
@@ -44,28 +46,51 @@ class Sample:
     """ISO 639-1 code of the answers."""
     boxes: list[Box] = field(default_factory=list)
     """Regions the conversation is about (REVIVE)."""
+    ids: list[str] = field(default_factory=list)
+    """The source's own ids of the questions, in the order of the answers, where it has them."""
 
     def problem(self) -> str | None:
         """Say what is wrong with the record, or None. Templates check the conversation itself."""
-        if not self.turns:
+        turns, boxes = self.turns, self.boxes
+        texts = [self.id, self.source, self.language, *self.ids, *[turn.text for turn in turns]]
+        if boxes:
+            texts += [box.phrase for box in boxes]
+        if not is_text(texts):
+            wrong = next(text for text in texts if not is_text([text]))
+            return f"something else stands where a text is expected ({wrong!a:.40})"
+        if not turns:
             return "no turns"
-        roles = [turn.role for turn in self.turns]
-        expected = ["user", "assistant"] * (len(roles) // 2)
-        if roles != expected:
+        roles = [turn.role for turn in turns]
+        if roles != ROLES * (len(roles) // 2):
             return (
                 f"turns are {roles[:4]}…, expected user and assistant in alternation, ending with "
                 "the assistant"
             )
-        placeholders = sum(
-            turn.text.count(IMAGE_PLACEHOLDER) for turn in self.turns if turn.role == "user"
-        )
+        placeholders = sum([turn.text.count(IMAGE_PLACEHOLDER) for turn in turns[::2]])
         if placeholders != len(self.images):
             return f"{placeholders} {IMAGE_PLACEHOLDER} placeholders but {len(self.images)} images"
-        for box in self.boxes:
-            left, top, right, bottom = box.xyxy
-            if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-                return f"box {box.xyxy} is not left < right, top < bottom within 0 … 1"
+        return next(filter(None, map(self._problem_of, boxes)), None)
+
+    def _problem_of(self, box: Box) -> str | None:
+        left, top, right, bottom = box.xyxy
+        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+            return f"box {box.xyxy} is not left < right, top < bottom within 0 … 1"
+        if not 0 <= box.image < len(self.images):
+            return f"a box is in image {box.image} of {len(self.images)}, counted from 0"
         return None
+
+
+def is_text(values: list[str]) -> bool:
+    """Tell whether all are strings that UTF-8 can hold.
+
+    JSON can spell half of a surrogate pair, and tar may hold any bytes as a name; no tokenizer
+    takes them.
+    """
+    try:
+        "".join(values).encode()
+    except (TypeError, UnicodeEncodeError):
+        return False
+    return True
 
 
 def to_json(sample: Sample) -> bytes:
@@ -77,47 +102,55 @@ def to_json(sample: Sample) -> bytes:
 
 
 def from_json(payload: bytes, images: list[bytes]) -> Sample:
-    """Read a record back.
+    """Read a record back, and check all of it that needs no encoder.
+
+    Args:
+        payload: JSON in UTF-8.
+        images: the sample's images, or anything of their number.
 
     Raises:
         SettingError: not this schema, another version, or a record whose parts disagree.
     """
     try:
-        record: dict[str, Any] = json.loads(payload)
-        if record["version"] != SCHEMA_VERSION:
-            raise SettingError(
-                f"schema version {record['version']}, expected {SCHEMA_VERSION}; convert the "
-                "data again"
-            )
-        if record["num_images"] != len(images):
-            raise SettingError(
-                f"{len(images)} images in the shard, but the record was written with "
-                f"{record['num_images']}"
-            )
-        return Sample(
-            id=record["id"],
-            turns=[_turn(turn) for turn in record["turns"]],
-            images=images,
-            source=record["source"],
-            language=record["language"],
-            boxes=[_box(box) for box in record["boxes"]],
-        )
+        sample = _sample(_decode(payload.decode()), images)
     except SettingError:
         raise
-    except (KeyError, TypeError, ValueError) as error:  # ValueError: JSON, UTF-8 and numbers
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        # ValueError: JSON, UTF-8 and numbers.
         raise SettingError(
             f"not a record of this schema ({type(error).__name__}: {error})"
         ) from error
+    if problem := sample.problem():
+        raise SettingError(problem)
+    return sample
 
 
-def _turn(record: dict[str, Any]) -> Turn:
-    turn = Turn(**record)
-    if not isinstance(turn.text, str):
-        raise TypeError(f"a turn's text is {turn.text!r}, expected a string")
-    turn.text.encode()  # half of a surrogate pair, which JSON can spell and no tokenizer takes
-    return turn
+def _sample(record: dict[str, Any], images: list[bytes]) -> Sample:
+    if record["version"] != SCHEMA_VERSION:
+        raise SettingError(
+            f"schema version {record['version']}, expected {SCHEMA_VERSION}; convert the data again"
+        )
+    if record["num_images"] != len(images):
+        raise SettingError(
+            f"{len(images)} images in the shard, but the record was written with "
+            f"{record['num_images']}"
+        )
+    if not isinstance(ids := record.get("ids", []), list):
+        raise TypeError(f"ids are {ids!a:.40}, expected a list")
+    return Sample(
+        record["id"],
+        [Turn(**turn) for turn in record["turns"]],
+        images,
+        record["source"],
+        record["language"],
+        [_box(box) for box in record["boxes"]],
+        ids,
+    )
 
 
 def _box(record: dict[str, Any]) -> Box:
     left, top, right, bottom = map(float, record["xyxy"])
-    return Box((left, top, right, bottom), record["phrase"], record["image"])
+    phrase, image = record["phrase"], record["image"]
+    if type(image) is not int:
+        raise TypeError(f"a box is in image {image!a:.40}, expected a number")
+    return Box((left, top, right, bottom), phrase, image)

@@ -1,0 +1,217 @@
+"""`tools/shards.py index SHARDS …`: look for damage, and leave the indexes beside the shards."""
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from lightning_llava.data.cores import usable_cores
+from lightning_llava.data.index import Quarantined, expand_shards
+from lightning_llava.data.indexer import ShardIndex, ShardIndexer, index_shards
+from lightning_llava.data.location import printable
+from lightning_llava.data.scan import countable
+from lightning_llava.data.storage import ShardStorage
+from lightning_llava.errors import SettingError
+from lightning_llava.geometry import load_vision_config, vision_geometry
+from lightning_llava.specs import LanguageSpec, VisionSpec
+from lightning_llava.text.conversation import ConversationEncoder
+
+SHOWN = 3
+"""Examples that are named for every reason; --json names all."""
+
+
+def add_index_command(commands: Any) -> None:
+    """Add the command to what `add_subparsers` returned."""
+    parser: ArgumentParser = commands.add_parser(
+        "index",
+        help="check shards and write their indexes",
+        description="Read every header of the shards, check every record and every image's header, "
+        "and write SHARD.index.json beside each, so that training need not. With a tokenizer, also "
+        "count the tokens. Shards whose index still holds are not read again. Exits with 1 when "
+        "anything must be left out of training.",
+        epilog="example: python tools/shards.py index 'shards/*.tar'",
+    )
+    add = parser.add_argument
+    add("shards", nargs="+", metavar="SHARDS", help="tar files, globs, brace ranges or URLs")
+    add("--tokenizer", metavar="NAME", help="folder or hub name of the LLM (default: none)")
+    add(
+        "--template",
+        metavar="NAME",
+        help="conversation template (model.language.template); plain for the align stage; required"
+        " with --tokenizer (default: none)",
+    )
+    add("--system", metavar="TEXT", help='system text; "" for none (default: the template\'s own)')
+    add(
+        "--max-length",
+        type=int,
+        default=LanguageSpec.max_length,
+        metavar="N",
+        help="longest conversation in tokens, images expanded (default: %(default)s)",
+    )
+    features = parser.add_mutually_exclusive_group()
+    features.add_argument(
+        "--vision",
+        metavar="NAME",
+        help="folder or hub name of the vision tower that says how many features an image has"
+        " (default: none, --image-tokens counts)",
+    )
+    features.add_argument(
+        "--image-tokens",
+        type=int,
+        default=576,
+        metavar="N",
+        help="features per image (default: %(default)s, CLIP ViT-L/14-336)",
+    )
+    add(
+        "--decode",
+        action="store_true",
+        help="decode every image to its last pixel, slowly (default: read its header)",
+    )
+    add(
+        "--processes",
+        type=int,
+        default=usable_cores(),
+        metavar="N",
+        help="shards read side by side (default: %(default)s, the cores that may be used)",
+    )
+    add(
+        "--cache-dir",
+        metavar="FOLDER",
+        help="keeps the indexes of remote shards, as data.cache_dir does (default: lightning_llava"
+        " in the user's cache folder)",
+    )
+    add(
+        "--json",
+        action="store_true",
+        help="print one JSON object that names all (default: a table)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: Namespace) -> int:
+    """Index, and print what was found.
+
+    Returns:
+        0 when all is well, 1 when something was quarantined.
+
+    Raises:
+        SettingError: a wrong input.
+    """
+    encoder, storage = _encoder(options), ShardStorage(options.cache_dir)
+    shards = expand_shards("SHARDS", options.shards, storage)
+    indexer = ShardIndexer(storage, encoder, options.decode)
+    results = index_shards(shards, indexer, options.processes)
+    summary, quarantine = summarise(results), _quarantine(results)
+    if options.json:
+        named = [{"shard": q.shard, "key": q.key, "reason": q.reason} for q in quarantine]
+        sys.stdout.write(json.dumps(summary | {"quarantine": named}) + "\n")
+    else:
+        _print(summary, quarantine)
+    return 1 if quarantine else 0
+
+
+def summarise(results: list[ShardIndex]) -> dict[str, Any]:
+    """Count what shards hold; tokens only where all were measured."""
+    facts = [found.facts for found in results]
+    sizes = np.concatenate([np.empty((0, 2), dtype=np.int64), *(f.image_sizes for f in facts)])
+    reasons, notes, languages = Counter[str](), Counter[str](), Counter[str]()
+    for found in facts:
+        notes.update(found.notes)
+        languages.update(found.languages)
+    reasons.update(countable(entry.reason) for entry in _quarantine(results))
+    summary: dict[str, Any] = {
+        "shards": len(results),
+        "samples": sum(len(f.keys) for f in facts),
+        "text_only": sum(int((f.num_images == 0).sum()) for f in facts),
+        "images": len(sizes),
+        "bytes": sum(found.stamp.size for found in results),
+        "pairs": sum(int(f.pairs.sum()) for f in facts),
+        "languages": dict(languages.most_common()),
+        "image_sizes": _spread(sizes.max(axis=1)) if len(sizes) else None,
+        "quarantined": sum(reasons.values()),
+        "reasons": dict(reasons.most_common()),
+        "notes": dict(notes.most_common()),
+    }
+    measured = [found.measured for found in results if found.measured]
+    if measured:
+        lengths = np.concatenate([m.lengths[m.lengths > 0] for m in measured])
+        summary["usable"] = len(lengths)
+        summary["tokens"] = int(lengths.sum())
+        summary["lengths"] = _spread(lengths) if len(lengths) else None
+        summary["truncated"] = sum(int((m.dropped > 0).sum()) for m in measured)
+    return summary
+
+
+def _spread(values: np.ndarray) -> dict[str, int]:
+    least, median, most = np.quantile(values, [0, 0.5, 1]).astype(int).tolist()
+    return {"least": least, "median": median, "most": most}
+
+
+def _quarantine(results: list[ShardIndex]) -> list[Quarantined]:
+    return [
+        Quarantined("", printable(found.shard), key, reason)
+        for found in results
+        for key, reason in found.left_out()
+    ]
+
+
+def _encoder(options: Namespace) -> ConversationEncoder | None:
+    if not options.tokenizer:
+        if options.template or options.vision:
+            raise SettingError(
+                "--template and --vision count tokens, which takes a tokenizer; add --tokenizer"
+            )
+        return None
+    if not options.template:
+        raise SettingError("--tokenizer needs --template (model.language.template)")
+    image_tokens = options.image_tokens
+    if options.vision:
+        vision = VisionSpec(name=options.vision)
+        image_tokens = vision_geometry(load_vision_config(vision), vision).image_tokens
+    spec = LanguageSpec(
+        name=options.tokenizer,
+        template=options.template,
+        system=options.system,
+        max_length=options.max_length,
+        allow_foreign_template=options.template == "plain",  # as data.prompt: plain
+    )
+    return ConversationEncoder(spec, image_tokens)
+
+
+def _print(summary: dict[str, Any], quarantine: list[Quarantined]) -> None:
+    console, table = Console(), Table(show_header=False)
+    longest = _range(summary["image_sizes"])
+    rows = {
+        "shards": f"{summary['shards']:,}, {summary['bytes']:,} bytes",
+        "samples": f"{summary['samples']:,} ({summary['text_only']:,} text-only)",
+        "questions": f"{summary['pairs']:,}",
+        "languages": ", ".join(f"{name} {n:,}" for name, n in summary["languages"].items()),
+        "images": f"{summary['images']:,}" + (f"; longer side {longest} pixels" if longest else ""),
+        "quarantined": f"{summary['quarantined']:,}",
+    }
+    if "tokens" in summary:
+        lengths = _range(summary["lengths"])
+        rows["tokens"] = f"{summary['tokens']:,}" + (f"; a sample {lengths}" if lengths else "")
+        rows["truncated"] = f"{summary['truncated']:,} samples lose turns"
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)
+    for note, count in summary["notes"].items():
+        _line(console, f"note: {count:,} {note}")
+    for reason, count in summary["reasons"].items():
+        _line(console, f"left out: {count:,} x {reason}")
+        for entry in [q for q in quarantine if countable(q.reason) == reason][:SHOWN]:
+            _line(console, f"  {entry}")
+
+
+def _range(spread: dict[str, int] | None) -> str:
+    return f"{spread['least']:,} … {spread['median']:,} … {spread['most']:,}" if spread else ""
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
