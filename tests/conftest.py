@@ -48,6 +48,23 @@ def demo_world(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def shared_data():
+    """Find published files that lie beside the repository: not everywhere, but always in CI."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+
+    def find(*names):
+        paths = [folder / name for name in names]
+        if missing := [str(path) for path in paths if not path.exists()]:
+            away = f"{', '.join(missing)} not there"
+            if os.environ.get("CI"):
+                pytest.fail(f"{away}, and CI must not skip what reads it", pytrace=False)
+            pytest.skip(away)
+        return paths
+
+    return find
+
+
+@pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory):
     """Mistral-7B-v0.1's own SentencePiece model, as the Saiga repositories hold it."""
     folder = tmp_path_factory.mktemp("tokenizer")

@@ -1,12 +1,19 @@
 import json
 import os
+import tarfile
+import tempfile
 import zlib
 from io import BytesIO
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_llava.data.convert import Report, llava_samples, read_records
+from lightning_llava.data.converters.conversion import Conversion
+from lightning_llava.data.converters.llava import read_llava, read_records
+from lightning_llava.data.converters.run import convert as write
+from lightning_llava.data.schema import from_json
 from lightning_llava.errors import SettingError
 from lightning_llava.text.turns import Turn
 from photographs import write_photographs
@@ -37,20 +44,43 @@ def says(*messages):
     return [{"from": role, "value": text} for role, text in parts]
 
 
-def convert(records, images, language="auto"):
-    report = Report()
-    samples = list(llava_samples(records, images, "test", language, report))
-    assert report.records == len(records) == report.written + len(report.left_out)
+def convert(records, images, **options):
+    """Convert LLaVA records for real, and read the shards back with tarfile."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "records.json"
+        path.write_text(json.dumps(records))
+        conversion = Conversion(Path(folder) / "shards", "a", "test", images, **options)
+        report, shards, report_path = write(read_llava(path), conversion)
+        assert report_path.is_file()
+        samples = [sample for shard in shards for sample in read(shard)]
+    dropped = len(report.duplicates) if report.duplicates_dropped else 0
+    assert report.records == len(records) == report.written + len(report.left_out) + dropped
+    assert report.written == len(samples)
     return samples, report
 
 
-def left_out(bad, images):
+def read(shard):
+    with tarfile.open(shard) as tar:
+        members = {member.name: tar.extractfile(member).read() for member in tar}
+    keys = sorted({name.split(".")[0] for name in members})
+    images = {
+        key: [
+            members[name]
+            for name in sorted(members)
+            if name.startswith(key) and not name.endswith(".json")
+        ]
+        for key in keys
+    }
+    return [from_json(members[f"{key}.json"], images[key]) for key in keys]
+
+
+def left_out(bad, images, **options):
     """Convert one bad record between two good ones, and return what is said of it."""
-    good = record(question="Hi", conversations=says("human: Hi", "gpt: Hi"))
-    samples, report = convert([good, bad, good], images)
+    good = record(conversations=says("human: Hi", "gpt: Hi"))
+    samples, report = convert([good, bad, good], images, **options)
     assert len(samples) == 2
-    (entry,) = report.left_out
-    assert entry.record == 1
+    ((position, entry),) = report.left_out.items()
+    assert position == 1
     return entry
 
 
@@ -159,6 +189,13 @@ def test_truncated_image(folder):
     assert left_out(record("head.png"), folder).detail == "head.png: its header cannot be read"
 
 
+def test_what_training_would_refuse_is_left_out(folder):
+    Image.new("L", (70_000, 1)).save(folder / "long.png")
+    Image.new("F", (8, 8)).save(folder / "float.tiff")
+    assert "65,535 pixels a side" in left_out(record("long.png"), folder).detail
+    assert "32 bits" in left_out(record("float.tiff"), folder, reencode=True).detail
+
+
 def test_png_with_a_flipped_bit(folder):
     stream = BytesIO()
     Image.effect_noise((64, 64), 64).save(stream, "PNG")
@@ -180,6 +217,9 @@ def test_decompression_bomb(folder, side):
     entry = left_out(record("bomb.png"), folder)
     assert entry.reason == "corrupt"
     assert "DecompressionBomb" in entry.detail
+    assert f"exceeds limit of {Image.MAX_IMAGE_PIXELS * (2 if side == 30_000 else 1)} pixels" in (
+        entry.detail
+    )
 
 
 @pytest.mark.parametrize("format_name", ["BMP", "GIF"])
@@ -238,7 +278,7 @@ def test_unreadable_image(folder):
         ([{"from": "human", "value": 3}], "record", "turn 0"),
         ([{"from": ["human"], "value": "Hi"}], "record", "turn 0"),
         (["Hi"], "record", "turn 0"),
-        ("Hi", "record", "no list"),
+        ("Hi", "record", "no list of `conversations`; found 'Hi'"),
     ],
 )
 def test_bad_conversations(folder, conversations, reason, detail):
@@ -259,11 +299,11 @@ def test_many_records_keep_their_order(folder):
     records[40] = None
     samples, report = convert(records, folder)
     assert [sample.id for sample in samples] == [str(n) for n in range(80) if n != 40]
-    assert [entry.record for entry in report.left_out] == [40]
+    assert [*report.left_out] == [40]
 
 
 def test_images_folder_must_exist(tmp_path):
-    with pytest.raises(SettingError, match="nowhere does not exist"):
+    with pytest.raises(SettingError, match=r"--images .*nowhere is no folder"):
         convert([record()], tmp_path / "nowhere")
 
 
@@ -284,9 +324,9 @@ def test_read_array_or_lines(tmp_path, text):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"id": 1}\n{"id": 2', "line 2: .*expected a JSON array or one record a line"),
-        (b'[{"id": 1}', "not a JSON array: .*line 1 column 11"),
-        (b"\xff\xfe", "cannot read .*expected a UTF-8 JSON file"),
+        (b'{"id": 1}\n{"id": 2', "line 2: .*expected LLaVA's JSON: .* or one record a line"),
+        (b'[{"id": 1}', "not a whole JSON array"),
+        (b"\xff\xfe", "not UTF-8"),
         (None, "cannot read .*No such file"),
     ],
 )
@@ -301,24 +341,152 @@ def test_read_broken_file(tmp_path, content, message):
 def test_report_as_json(photographs, tmp_path):
     records = [
         record("coffee.jpg"),
-        record("gone.jpg", id="x"),
+        record("gone.jpg", id="\ud83d"),
         record("cat_tiny.jpg", answer="Кот"),
+        record("coffee.jpg", id="again"),
     ]
     _, report = convert(records, photographs)
-    shard = tmp_path / "a-000000.tar"
-    shard.write_bytes(b"12345")
-    assert json.loads(report.to_json([shard])) == {
-        "records": 3,
-        "written": 2,
-        "images": 2,
+    assert json.loads(report.to_json({"a-000000.tar": 5})) == {
+        "records": 4,
+        "written": 3,
+        "images": 3,
         "image_bytes": sum(
-            (photographs / f"{name}.jpg").stat().st_size for name in ("coffee", "cat_tiny")
+            (photographs / f"{name}.jpg").stat().st_size
+            for name in ("coffee", "cat_tiny", "coffee")
         ),
         "text_only": 0,
-        "languages": {"en": 1, "ru": 1},
+        "other_extension": 0,
+        "reencoded": 0,
+        "languages": {"en": 2, "ru": 1},
         "left_out": [
-            {"record": 1, "id": "x", "reason": "missing", "detail": "gone.jpg: no such file"}
+            {"position": 1, "id": "\ud83d", "reason": "missing", "detail": "gone.jpg: no such file"}
         ],
+        "duplicates": [{"position": 3, "id": "again", "same_as": 0}],
+        "duplicates_dropped": False,
         "left_out_by_reason": {"missing": 1},
         "shards": {"a-000000.tar": 5},
     }
+
+
+def test_half_a_surrogate_in_an_id(folder):
+    entry = left_out(record(id="\ud83d"), folder)
+    assert (entry.id, entry.reason) == ("\ud83d", "conversation")  # no image for its placeholder
+    entry = left_out(record(id="\ud83d", conversations=says("human: Hi", "gpt: Ho")), folder)
+    assert (entry.reason, "\\ud83d" in entry.detail) == ("conversation", True)
+
+
+def test_duplicates_are_counted_and_dropped_when_asked(photographs):
+    records = [
+        record("coffee.jpg", id="a"),
+        record("coffee.jpg", id="b"),
+        record("cat_tiny.jpg", id="c"),
+        record("coffee.jpg", id="a", answer="Another."),
+        record("coffee.jpg", id="a"),
+    ]
+    samples, report = convert(records, photographs)
+    assert [sample.id for sample in samples] == ["a", "b", "c", "a@3", "a@4"]
+    assert [(entry.position, entry.id, entry.same_as) for entry in report.duplicates] == [
+        (1, "b", 0),
+        (4, "a", 0),
+    ]
+    samples, report = convert(records, photographs, drop_duplicates=True)
+    assert [sample.id for sample in samples] == ["a", "c", "a@3"]
+    assert (report.written, len(report.duplicates), report.left_out) == (3, 2, {})
+
+
+def test_an_id_that_looks_like_a_made_one(folder):
+    hello = says("human: Hi", "gpt: Hello")
+    records = [{"id": name, "conversations": hello} for name in ("a", "a@2", "a")]
+    samples, _ = convert(records, folder)
+    assert [sample.id for sample in samples] == ["a", "a@2", "a@2@2"]
+
+
+def test_the_same_stem_with_another_extension(folder):
+    Image.new("RGB", (8, 8)).save(folder / "1.png")
+    Image.new("RGB", (8, 8)).save(folder / "2.GIF", "GIF")
+    Image.new("RGB", (9, 9)).save(folder / "3.jpg")
+    Image.new("RGB", (8, 8)).save(folder / "3.png")
+    (folder / "link.png").symlink_to(folder / "3.jpg")
+    names = ["1.jpg", "2.jpg", "3.jpg", "link.png"]
+    samples, report = convert([record(name) for name in names], folder)
+    assert [sample.images for sample in samples] == [
+        [(folder / name).read_bytes()] for name in ("1.png", "3.jpg", "3.jpg")
+    ]
+    assert report.other_extension == 1
+    assert {at: entry.reason for at, entry in report.left_out.items()} == {1: "format"}
+    assert left_out(record("1"), folder).reason == "missing"  # no extension, nothing to vary
+    assert left_out(record("1.txt"), folder).reason == "missing"
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((300, 200), (90, 60)), ((90, 40), None), ((1, 900), (1, 90))]
+)
+def test_larger_images_are_scaled_when_asked(folder, size, expected):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "a.png")
+    (sample,), report = convert([record("a.png")], folder, max_side=90)
+    (encoded,) = sample.images
+    if expected is None:
+        assert encoded == (folder / "a.png").read_bytes()
+        assert report.reencoded == 0
+        return
+    scaled = Image.fromarray(pixels).resize(expected, Image.Resampling.LANCZOS)
+    stream = BytesIO()
+    scaled.save(stream, "JPEG", quality=95)
+    assert encoded == stream.getvalue()
+    assert report.reencoded == 1
+
+
+@pytest.mark.parametrize(
+    ("format_name", "stored"),
+    [
+        ("BMP", "PNG"),
+        ("GIF", "PNG"),
+        ("TIFF", "PNG"),
+        ("PPM", "PNG"),
+        ("JPEG2000", "JPEG"),
+    ],
+)
+def test_other_formats_are_encoded_anew_when_asked(folder, format_name, stored):
+    original = Image.effect_noise((20, 10), 64)
+    original.save(folder / "a.jpg", format_name)
+    (sample,), report = convert([record("a.jpg")], folder, reencode=True)
+    with Image.open(BytesIO(sample.images[0])) as image:
+        assert (image.format, image.size, report.reencoded) == (stored, (20, 10), 1)
+        difference = np.asarray(image.convert("L"), int) - np.asarray(original, int)
+    assert np.abs(difference).max() <= (0 if stored == "PNG" else 12)
+
+
+def test_transparency_goes_onto_white_and_orientation_is_left_alone(folder):
+    Image.new("LA", (8, 8), (0, 0)).save(folder / "clear.tiff")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise to show
+    Image.new("RGB", (100, 50)).save(folder / "lying.jpg", exif=exif)
+    names = ["clear.tiff", "lying.jpg"]
+    records = [record(name) for name in names]
+    samples, _ = convert(records, folder, reencode=True, max_side=40)
+    clear, lying = (Image.open(BytesIO(sample.images[0])) for sample in samples)
+    assert clear.getcolors() == [(64, (255, 255, 255))]
+    assert (lying.size, lying.getexif().get(0x0112)) == ((40, 20), None)
+
+
+def test_what_is_no_image_stays_out_when_reencoding(folder):
+    (folder / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    entry = left_out(record("a.jpg"), folder, reencode=True)
+    assert entry.reason == "format"
+    assert "expected one of JPEG, PNG, WEBP, BMP" in entry.detail
+    write_jpeg(folder / "b.jpg")
+    (folder / "b.jpg").write_bytes((folder / "b.jpg").read_bytes()[:300])
+    assert left_out(record("b.jpg"), folder, max_side=8).reason == "corrupt"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_samples": 0}, "--max-samples must be at least 1"),
+        ({"max_side": 0}, "--max-side is 0 pixels; it must be at least 1"),
+    ],
+)
+def test_wrong_numbers(folder, options, message):
+    with pytest.raises(SettingError, match=message):
+        convert([record()], folder, **options)

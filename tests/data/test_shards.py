@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -115,6 +116,27 @@ def test_file_is_synced_before_it_gets_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "replace", record_replace)
     write_shards([sample("a", JPEG)], tmp_path, "train")
     assert events == ["sync", "rename to train-000000.tar", "sync"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk_leaves_nothing(tmp_path, monkeypatch, number):
+    def full(_):
+        raise OSError(number, "full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SettingError, match=rf"no room to write train-000000.tar in {tmp_path} "):
+        write_shards([sample("a", JPEG)], tmp_path, "train")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_failure_to_write_is_no_full_disk(tmp_path, monkeypatch):
+    def broken(_):
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="broken"):
+        write_shards([sample("a", JPEG)], tmp_path, "train")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_refuses_record_with_a_problem(tmp_path):

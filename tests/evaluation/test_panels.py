@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from PIL import Image, ImageChops, ImageDraw
+from PIL import Image, ImageChops
 
-from lightning_llava.evaluation.panels import _font, draw_panel, wrap
+from lightning_llava.evaluation.panels import draw_panel
+from lightning_llava.lettering import font
 
 GREEN, RED, GREY = (20, 125, 50), (185, 30, 30), (95, 95, 95)
 LONG = "Есть ли на этой картинке что-нибудь, кроме красного круга и жёлтого квадрата? " * 20
@@ -64,36 +65,12 @@ def test_reference_adds_a_line_and_empty_answers_show():
     assert difference.getbbox() is None
 
 
-def test_cyrillic_is_drawn_as_letters_and_not_as_boxes():
-    font = _font()
-
-    def drawn(letter):
-        image = Image.new("L", (24, 24))
-        ImageDraw.Draw(image).text((2, 2), letter, fill=255, font=font)
-        return image.tobytes()
-
-    boxes = drawn("\U0010fffd")
-    masks = [drawn(letter) for letter in "бвгджзийлпфцчшщъыьэюяё№«»"]
-    assert boxes not in masks
-    assert len(set(masks)) == len(masks)
+def test_long_texts_are_cut_after_six_lines():
+    heights = [panel(question=question).height for question in ("dog?", LONG, LONG * 2)]
+    line_height = sum(font(14).getmetrics()) + 2
+    assert heights == [heights[0], heights[0] + 5 * line_height, heights[0] + 5 * line_height]
 
 
-def test_wrapped_lines_fit_and_say_everything():
-    font = _font()
-    text = LONG[:150]
-    lines = wrap(text, font, 240)
-    assert " ".join(lines) == text.strip()
-    assert all(font.getlength(line) <= 240 for line in lines)
-    letters = wrap("щ" * 60, font, 240)
-    assert len(letters) > 1
-    assert "".join(letters) == "щ" * 60
-    assert all(font.getlength(line) <= 240 for line in letters)
-
-
-def test_long_texts_are_cut_visibly():
-    font = _font()
-    lines = wrap(LONG, font, 240)
-    assert len(lines) == 6
-    assert lines[-1].endswith(" …")
-    assert all(font.getlength(line) <= 240 for line in lines)
-    assert wrap("", font, 240) == [""]
+def test_cyrillic_letters_differ():
+    shown = {panel(question=letter).tobytes() for letter in "ЁЖЩЪЫЯ"}
+    assert len(shown) == 6

@@ -1,6 +1,5 @@
 import json
 from functools import cache
-from pathlib import Path
 
 import pytest
 from byte_level import save_byte_level
@@ -10,8 +9,6 @@ from lightning_llava.specs import LanguageSpec
 from lightning_llava.text import conversation
 from lightning_llava.text.conversation import ConversationEncoder
 from lightning_llava.text.tokenizer import load_tokenizer
-
-SHARED_TOKENIZER = Path(__file__).parents[3] / "shared" / "data" / "mistral_v1"
 
 
 @pytest.fixture(scope="session")
@@ -51,14 +48,13 @@ LAYOUTS = ["tokenizer.model", "saved again", "normalizer", "tokenizer.json"]
 
 
 @pytest.fixture(scope="session", params=LAYOUTS)
-def layout(request, tokenizer_folder, make, tmp_path_factory):
+def layout(request, tokenizer_folder, make, tmp_path_factory, shared_data):
     """Mistral's tokenizer in the ways in which it lies in folders."""
     if request.param == "tokenizer.model":
         return tokenizer_folder
     if request.param == "tokenizer.json":
-        if not SHARED_TOKENIZER.is_dir():
-            pytest.skip(f"{SHARED_TOKENIZER}, a converted tokenizer.json, is not on this machine")
-        return SHARED_TOKENIZER
+        (folder,) = shared_data("mistral_v1")
+        return folder
     folder = tmp_path_factory.mktemp("saved_again")
     make("mistral_instruct").tokenizer.save_pretrained(folder)
     if request.param == "normalizer":

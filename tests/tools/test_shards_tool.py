@@ -1,10 +1,18 @@
 import importlib.util
 import json
+import re
+import shlex
 import tarfile
+from argparse import ArgumentParser
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from lightning_llava.data.contact_sheet import MARGIN, WIDTH
+from lightning_llava.data.converters.command import add_convert_command
+from lightning_llava.data.converters.kinds import KINDS
 from lightning_llava.data.schema import from_json
 from photographs import write_photographs
 
@@ -19,6 +27,11 @@ def tool():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")  # help texts break at no hyphen
 
 
 @pytest.fixture
@@ -78,7 +91,7 @@ def test_photographs_to_shards(tool, world, capsys):
 
     report = json.loads((world / "shards" / "photos.report.json").read_text(encoding="utf-8"))
     assert report["left_out"] == [
-        {"record": 9, "id": "lost", "reason": "missing", "detail": "lost.jpg: no such file"}
+        {"position": 9, "id": "lost", "reason": "missing", "detail": "lost.jpg: no such file"}
     ]
     assert report["shards"] == {shard.name: shard.stat().st_size for shard in shards}
     rows = [line.replace("│", " ").split() for line in capsys.readouterr().out.splitlines()]
@@ -112,6 +125,83 @@ def test_nothing_usable(tool, world, capsys):
     assert "refused 1 (record 1)" in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
+def test_everything_that_can_be_asked(tool, world, capsys):
+    records = json.loads((world / "photos.json").read_text(encoding="utf-8"))
+    Image.new("RGB", (8, 8)).save(world / "images" / "drawing.bmp")
+    renamed = {**records[1], "id": "renamed", "image": "drawing.jpg"}
+    (world / "photos.json").write_text(json.dumps([*records, records[0], renamed]))
+    options = ["--drop-duplicates", "--max-side", "512", "--reencode"]
+    assert tool.main(arguments(world, *options)) == 0
+    samples = [s for shard in (world / "shards").glob("*.tar") for s in read(shard)]
+    widths = {s.id: Image.open(BytesIO(s.images[0])).width for s in samples if s.images}
+    assert (widths["coffee"], widths["rocket"], widths["astronaut"]) == (512, 512, 512)
+    assert samples[0].images == [(world / "images" / "astronaut.jpg").read_bytes()]
+    assert samples[-1].images[0].startswith(b"\x89PNG")
+    rows = [line.replace("│", " ").split() for line in capsys.readouterr().out.splitlines()]
+    assert ["records", "12"] in rows
+    assert ["duplicates", "1", "(dropped", "1)"] in rows
+    assert ["other", "extension", "1"] in rows
+    assert ["re-encoded", "4"] in rows
+
+
+def test_every_reason_is_counted_and_named(tool, world, capsys):
+    records = json.loads((world / "photos.json").read_text(encoding="utf-8"))
+    (world / "images" / "cut.jpg").write_bytes((world / "images" / "coffee.jpg").read_bytes()[:500])
+    (world / "images" / "text.jpg").write_bytes(b"<html>Not found</html>")
+    images = ["../photos.json", "cut.jpg", "cut.jpg", "text.jpg"]
+    bad = [{**records[0], "id": f"bad {i}", "image": image} for i, image in enumerate(images)]
+    odd = {"id": "odd", "conversations": records[8]["conversations"][:1]}
+    (world / "photos.json").write_text(json.dumps([*bad, odd, 7, *records]))
+    assert tool.main(arguments(world, "--processes", "1")) == 0
+    output = capsys.readouterr().out
+    rows = [" ".join(line.replace("│", " ").split()) for line in output.splitlines()]
+    assert "records 16" in rows
+    assert "written 9" in rows
+    assert "missing 1" in rows
+    assert "corrupt 2" in rows
+    assert "refused 4 (conversation 1, format 1, path 1, record 1)" in rows
+    assert "duplicates 1 (kept 1)" in rows
+    report = json.loads((world / "shards" / "photos.report.json").read_text(encoding="utf-8"))
+    assert [(entry["position"], entry["id"], entry["reason"]) for entry in report["left_out"]] == [
+        (0, "bad 0", "path"),
+        (1, "bad 1", "corrupt"),
+        (2, "bad 2", "corrupt"),
+        (3, "bad 3", "format"),
+        (4, "odd", "conversation"),
+        (5, "record 5", "record"),
+        (15, "lost", "missing"),
+    ]
+    assert report["duplicates"] == [{"position": 2, "id": "bad 2", "same_as": 1}]
+
+
+def test_a_format_that_can_be_converted_is_pointed_out(tool, world, capsys):
+    Image.new("RGB", (8, 8)).save(world / "images" / "coffee.jpg", "BMP")
+    assert tool.main(arguments(world)) == 0
+    assert "--reencode converts BMP, GIF, TIFF" in capsys.readouterr().out
+
+
+def test_ctrl_c_says_how_to_go_on(tool, world, capsys, monkeypatch):
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lightning_llava.data.converters.run.write_task", pressed)
+    assert tool.main(arguments(world)) == 130
+    assert "stopped; give the same command again" in " ".join(capsys.readouterr().err.split())
+
+
+def test_every_kind_is_offered(tool, capsys):
+    for name, kind in KINDS.items():
+        with pytest.raises(SystemExit, match="0"):
+            tool.main(["convert", name, "--help"])
+        shown = capsys.readouterr().out
+        flags = [f"--{argument.replace('_', '-')} " for argument in (*kind.files, *kind.optional)]
+        assert all(flag in shown for flag in flags), shown
+        assert ("--images FOLDER" in shown) == bool(kind.images)
+    with pytest.raises(SystemExit, match="2"):
+        tool.main(["convert", "nothing"])
+    assert "llava" in capsys.readouterr().err
+
+
 def test_wrong_input_is_one_sentence(tool, world, capsys):
     (world / "photos.json").unlink()
     assert tool.main(arguments(world)) == 2
@@ -120,10 +210,84 @@ def test_wrong_input_is_one_sentence(tool, world, capsys):
     assert error.count("\n") == 1
 
 
-def test_help_names_every_default(tool, capsys):
+def explained(tool, capsys, *command):
+    """What `--help` says of each option, and after them all."""
     with pytest.raises(SystemExit, match="0"):
-        tool.main(["convert", "llava", "--help"])
-    options = capsys.readouterr().out.split("options:")[1].split("\n  --")
-    assert len(options) == 8
-    for option in options[1:]:
-        assert "(required)" in option or "default: " in " ".join(option.split()), option
+        tool.main([*command, "--help"])
+    options, _, after = capsys.readouterr().out.split("options:\n")[1].partition("\n\n")
+    texts = [" ".join(text.split()) for text in options.split("\n  --")[1:]]
+    return {text.split()[0]: text for text in texts}, after
+
+
+@pytest.mark.parametrize(
+    ("command", "count"),
+    [*((("convert", name), 11) for name in KINDS), (("index",), 9), (("look",), 9)],
+)
+def test_help_explains_every_option_and_names_its_default(tool, capsys, command, count):
+    options, after = explained(tool, capsys, *command)
+    assert len(options) >= count - 1
+    for option in options.values():
+        assert "(required)" in option or re.search(r"\(default: [^)]+\)$", option), option
+    assert f"python tools/shards.py {' '.join(command)}" in after
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_help_explains_every_value_and_its_example_can_be_given(tool, capsys, name):
+    options, after = explained(tool, capsys, "convert", name)
+    for option, choice in KINDS[name].choices.items():
+        for value, does in choice.values.items():
+            assert f"{value}: {does}" in options[option.replace("_", "-")]
+    parser = ArgumentParser()
+    add_convert_command(parser.add_subparsers())
+    python, script, *given = shlex.split(after.removeprefix("example:\n").replace("\\\n", ""))
+    assert (python, script) == ("python", "tools/shards.py")
+    asked = parser.parse_args(given)
+    paths = {option: Path(path) for option, path in KINDS[name].example.items()}
+    assert {option: getattr(asked, option) for option in paths} == paths
+    assert (asked.output, asked.prefix) == (Path("shards"), name)
+
+
+def test_positions_of_what_is_left_out_are_the_keys_that_shards_lack(tool, tmp_path):
+    """A conversation holds many questions: the questions' own numbers would be other keys."""
+    images = write_photographs(tmp_path / "images")
+    images[0].rename(images[0].with_name("000000000007.jpg"))
+    images[1].rename(images[1].with_name("000000000009.jpg"))
+    asked = [(1, 7), (2, 7), (3, 8), (4, 9), (5, 9), (6, 9)]  # there is no picture 8
+    questions = [
+        {"question_id": name, "image_id": image, "question": f"What is {name}?"}
+        for name, image in asked
+    ]
+    annotations = [
+        {"question_id": name, "image_id": image, "multiple_choice_answer": "" if name == 5 else "a"}
+        for name, image in asked
+    ]
+    for name, content in (("questions", questions), ("annotations", annotations)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({name: content}))
+    files = [f"--{name}={tmp_path / name}.json" for name in ("questions", "annotations")]
+    folders = [f"--images={tmp_path / 'images'}", f"--output={tmp_path / 'shards'}"]
+    assert tool.main(["convert", "vqav2", *files, *folders, "--names=bare", "--prefix=v"]) == 0
+    report = json.loads((tmp_path / "shards" / "v.report.json").read_text())
+    left_out = {each["position"]: (each["id"], each["reason"]) for each in report["left_out"]}
+    assert left_out == {0: ("5", "conversation"), 2: ("8", "missing")}
+    with tarfile.open(tmp_path / "shards" / "v-000000.tar") as tar:
+        keys = {int(name.split(".")[0]) for name in tar.getnames()}
+    assert report["records"] == 4
+    assert keys == {1, 3} == set(range(4)) - set(left_out)
+
+
+def test_look_draws_and_counts(tool, world, capsys):
+    assert tool.main(arguments(world)) == 0
+    capsys.readouterr()
+    shards, sheet = str(world / "shards" / "photos-*.tar"), world / "sheet.png"
+    look = ["look", shards, "--output", str(sheet), "--number", "4", "--columns", "2"]
+    assert tool.main([*look, "--processes", "1"]) == 0
+    printed = capsys.readouterr().out
+    rows = [line.replace("│", " ").split() for line in printed.splitlines()]
+    assert ["photos", "ru", "6", "66.7%"] in rows
+    assert ["photos", "en", "3", "33.3%"] in rows
+    assert ["text-only", "1", "11.1%"] in rows
+    assert f"4 samples drawn: {sheet}" in printed
+    with Image.open(sheet) as drawn:
+        assert (drawn.format, drawn.width) == ("PNG", 2 * (WIDTH + MARGIN) + MARGIN)
+    assert tool.main(["look", str(world / "none-*.tar")]) == 2
+    assert "none-*.tar" in capsys.readouterr().err

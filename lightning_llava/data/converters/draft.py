@@ -8,7 +8,7 @@ from lightning_llava.text.turns import Turn
 
 Reason = Literal["missing", "corrupt", "path", "format", "conversation", "record"]
 """`missing` or `corrupt` image, refused `path` or `format` of an image, unusable `conversation`,
-or not a `record` of this format at all."""
+or a `record`, or part of one, that lacks something or contradicts itself."""
 
 
 @dataclass
@@ -24,16 +24,17 @@ class Draft:
     (parquet)."""
     boxes: list[Box] = field(default_factory=list)
     """Regions the conversation is about."""
+    ids: list[str] = field(default_factory=list)
+    """The source's own ids of the questions, in the order of the answers, where it has them."""
     language: str | None = None
     """ISO 639-1 code of the answers; None goes by their letters."""
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A record that did not become a sample."""
+    """Something that did not become a sample, or a part of one."""
 
-    record: int
-    """Position among the records of the source, from 0."""
     id: str
+    """As the source names it; `record N` (its N-th, from 0) where it has no usable name."""
     reason: Reason
     detail: str

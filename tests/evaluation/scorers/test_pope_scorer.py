@@ -1,7 +1,5 @@
 import json
 import math
-import os
-from pathlib import Path
 
 import pytest
 
@@ -15,8 +13,6 @@ from lightning_llava.evaluation.scorers.pope import (
     pope_compute,
     pope_update,
 )
-
-REAL_ROWS = Path(__file__).parents[4] / "shared" / "data" / "llava-1.5-13b" / "pope_random.jsonl"
 
 
 @pytest.mark.parametrize(
@@ -143,11 +139,9 @@ def test_metric_over_batches_and_processes_equals_the_union():
     assert metric.counts.sum() == 0
 
 
-def test_golden_numbers_of_llava_1_5_13b():
-    if not REAL_ROWS.is_file():
-        assert not os.environ.get("CI"), f"CI must have {REAL_ROWS}"
-        pytest.skip(f"real predictions are not at {REAL_ROWS}")
-    rows = [json.loads(line) for line in REAL_ROWS.read_text(encoding="utf-8").splitlines()]
+def test_golden_numbers_of_llava_1_5_13b(shared_data):
+    (predictions,) = shared_data("llava-1.5-13b/pope_random.jsonl")
+    rows = [json.loads(line) for line in predictions.read_text(encoding="utf-8").splitlines()]
     answers, labels = [row["prediction"] for row in rows], [row["label"] for row in rows]
     counts = pope_update(answers, labels, "en")
     assert counts == PopeCounts(tp=1182, fp=31, tn=1379, fn=318, total=2910, unparsed=0)
