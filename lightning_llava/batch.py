@@ -35,6 +35,8 @@ class Batch:
     sample_ids: list[str] = field(default_factory=list)
     micro_batch: int | None = None
     """Number of this micro-batch in the whole run, over all ranks."""
+    substituted: list[str] = field(default_factory=list)
+    """What could not be read: a line per sample that is blank here, with shard, key and reason."""
     rng_seed: int | None = None
     """Seed of everything random in this micro-batch (dropout): a function of (seed, global
     micro-batch) alone."""

@@ -16,7 +16,15 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero
 
-from lightning_llava.callbacks import Checkpoint, Meter, Panels, Progress, Reports, SampleLog
+from lightning_llava.callbacks import (
+    Checkpoint,
+    Faults,
+    Meter,
+    Panels,
+    Progress,
+    Reports,
+    SampleLog,
+)
 from lightning_llava.cli_errors import FriendlyParser, sentence
 from lightning_llava.datamodule import ShardDataModule
 from lightning_llava.errors import SettingError
@@ -95,6 +103,7 @@ class LlavaCLI(LightningCLI):
             "progress": Progress,
             "reports": Reports,
             "sample_log": SampleLog,
+            "faults": Faults,
         }.items():
             parser.add_lightning_class_args(callback, key)
         parser.link_arguments("model.language", "data.language")

@@ -2,34 +2,45 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from rich import get_console
 from torch.utils.data import DataLoader
 
-from lightning_llava.data.images import ImageMode, ImageTransform
-from lightning_llava.data.index import Index, IndexedSample, build_index
+from lightning_llava.data.images import ImageBackend, ImageMode, ImageTransform
+from lightning_llava.data.index import Index, build_index
 from lightning_llava.data.loader import PackDataset, PositionSampler, training_loader
-from lightning_llava.data.plan import Plan
 from lightning_llava.data.preparation import Preparation
-from lightning_llava.errors import SettingError
-from lightning_llava.evaluation.answering import group_identical
+from lightning_llava.data.storage import ShardStorage
+from lightning_llava.data.streaming import StreamDataset
+from lightning_llava.data.training import (
+    check_samples,
+    describe_mixture,
+    describe_run,
+    make_plan,
+    report_left_out,
+)
+from lightning_llava.data.workers import outlive_signals
+from lightning_llava.evaluation.answering import group_identical, share
 from lightning_llava.evaluation.benchmarks import (
     Question,
-    load_benchmark,
+    load_benchmarks,
     load_predict_questions,
-    subset,
 )
 from lightning_llava.evaluation.loader import QuestionDataset
-from lightning_llava.geometry import load_vision_config, vision_geometry
+from lightning_llava.geometry import VisionGeometry, load_vision_config, vision_geometry
+from lightning_llava.layout import (
+    check_length,
+    check_step_complete,
+    keep_step_size,
+    step_size,
+)
 from lightning_llava.settings import refuse_differences
 from lightning_llava.specs import BenchmarkSpec, LanguageSpec, PredictSpec, SourceSpec, VisionSpec
 from lightning_llava.text.conversation import ConversationEncoder
-from lightning_llava.text.preflight import Example, preflight, summary_table
 from lightning_llava.text.template import load_template
 
 
@@ -51,6 +62,16 @@ class ShardDataModule(LightningDataModule):
         epochs: how often the mixture is seen. `trainer.max_steps`, where given, ends the run
             instead and repeats the mixture as often as it takes.
         preflight: samples of each source that are checked before step 0; 0 checks none.
+        max_bad_fraction: a run stops when more than this share of the samples it has trained on (of
+            1,000 in the beginning) could not be read and were replaced by blanks.
+        read_attempts: how often a sample is read before that, with pauses of 0.2, 0.4, … seconds.
+        mode: `planned` packs by an index, and resumes exactly; `streaming` reads whole shards one
+            after another without an index, does not resume exactly, and takes a source's weight for
+            a ratio of probabilities.
+        image_backend: `pillow` gives the tower's own processor's pixels bit by bit; `fast` decodes
+            JPEG with simplejpeg and differs by single levels.
+        cache_dir: where parts of remote shards are kept; null takes the user's cache folder.
+        cache_gb: most gigabytes that they take there.
         sample_log: write which samples were trained on, a line per micro-batch, to
             `samples.rank{R}.jsonl` in the run folder.
         num_workers: processes that read and decode.
@@ -73,6 +94,12 @@ class ShardDataModule(LightningDataModule):
         pack_tokens: int = 4096,
         epochs: int = 1,
         preflight: int = 32,
+        max_bad_fraction: float = 0.01,
+        read_attempts: int = 4,
+        mode: Literal["planned", "streaming"] = "planned",
+        image_backend: ImageBackend = "pillow",
+        cache_dir: str | None = None,
+        cache_gb: float = 10.0,
         sample_log: bool = False,
         num_workers: int = 2,
         eval_batch_size: int = 16,
@@ -85,124 +112,129 @@ class ShardDataModule(LightningDataModule):
         self.sources, self.benchmarks, self.predict = sources or {}, benchmarks or {}, predict
         self.preparation, self.prompt = preparation, prompt
         self.image_mode: ImageMode = image_mode
+        self.image_backend: ImageBackend = image_backend
         self.pack_tokens, self.epochs, self.num_workers = pack_tokens, epochs, num_workers
         self.eval_batch_size, self.pin_memory = eval_batch_size, pin_memory
         self.preflight, self.sample_log = preflight, sample_log
+        self.max_bad_fraction, self.read_attempts = max_bad_fraction, read_attempts
+        self.mode = mode
+        self.storage = ShardStorage(cache_dir, cache_gb)
         self.consumed = 0
         self.asked: Sequence[Question] = ()
-        self.dataset: PackDataset | None = None
+        self.index: Index | None = None
+        self.dataset: PackDataset | StreamDataset | None = None
 
     def prepare_data(self) -> None:
-        """Let the preparation write its shards; runs on one process per machine."""
+        """Let the preparation write its shards, and index them; on one process per machine."""
         if self.preparation is not None:
             self.preparation.prepare()
+        if self._trainer.state.fn == "fit":
+            check_length(self._trainer, self.mode)
+            if self.mode == "planned":
+                self.index = self._build_index()
 
     def setup(self, stage: str) -> None:
-        """Read the specs' tokenizer and processor; index and plan the training shards for `fit`.
+        """Read the specs' tokenizer and processor; plan the training shards for `fit`.
 
         Raises:
             SettingError: something named is missing or unusable, or `trainer.max_epochs` above one.
         """
-        epochs, steps = self._trainer.max_epochs, self._trainer.max_steps
-        if stage == "fit" and epochs not in (None, 1) and not (epochs == -1 and steps > 0):
-            raise SettingError(
-                f"trainer.max_epochs is {epochs}, expected 1: the whole run is one Lightning epoch "
-                f"(so that it can resume anywhere); set data.epochs: {epochs} instead"
-            )
-        self.geometry = vision_geometry(load_vision_config(self.vision), self.vision)
-        self.transform = ImageTransform(self.vision, self.image_mode)
-        self.chat = ConversationEncoder(self.language, self.geometry.image_tokens)
+        self.transform = ImageTransform(self.vision, self.image_mode, self.image_backend)
         # Read before the model is loaded: a wrong file shall not take minutes to be found.
         self._read_questions(stage)
         if stage == "fit" and self.dataset is None:
-            self._setup_training()
+            check_length(self._trainer, self.mode)
+            self.configured = {
+                "step_size": step_size(self._trainer),
+                "accumulate_grad_batches": self._trainer.accumulate_grad_batches,
+            }
+            self.dataset = self._planned() if self.mode == "planned" else self._streaming()
+
+    @cached_property
+    def geometry(self) -> VisionGeometry:
+        """Sizes of the tower."""
+        return vision_geometry(load_vision_config(self.vision), self.vision)
+
+    @cached_property
+    def chat(self) -> ConversationEncoder:
+        """Writes conversations in the LLM's own template."""
+        return ConversationEncoder(self.language, self.geometry.image_tokens)
+
+    def _training_encoder(self) -> ConversationEncoder:
+        if self.prompt == "chat":
+            return self.chat
+        plain = load_template("plain")
+        return ConversationEncoder(self.language, self.geometry.image_tokens, plain)
 
     def _read_questions(self, stage: str) -> None:
         """Read benchmark or prediction questions; `test` asks benchmarks in full."""
         if stage == "predict":
-            if self.predict is None or not self.predict.questions:
-                raise SettingError(
-                    "data.predict.questions is not set; give a JSON lines file with question_id, "
-                    "text and image"
-                )
-            self.asked = load_predict_questions(self.predict)
+            self.asked = load_predict_questions(self.predict or PredictSpec())
             return
         if stage == "fit" and not self.benchmarks:
             rank_zero_info("data: no benchmarks are configured, so nothing is validated")
             self._trainer.limit_val_batches = 0
-        elif not self.benchmarks:
-            raise SettingError("data.benchmarks is empty; stack a file of configs/eval")
-        if stage == "fit" and self._trainer.limit_val_batches == 0:
-            return
-        self.asked = [
-            question
-            for name, spec in self.benchmarks.items()
-            for question in subset(
-                load_benchmark(name, spec), None if stage == "test" else spec.subset, self.seed
-            )
-        ]
+        if stage != "fit" or self._trainer.limit_val_batches != 0:
+            self.asked = load_benchmarks(self.benchmarks, stage == "test", self.seed)
 
-    def _setup_training(self) -> None:
-        plain = load_template("plain") if self.prompt == "plain" else None
-        encoder = (
-            ConversationEncoder(self.language, self.geometry.image_tokens, plain)
-            if plain
-            else self.chat
+    def _build_index(self) -> Index:
+        return build_index(
+            self.sources,
+            self._training_encoder(),
+            self.storage,
+            self.num_workers,
+            progress=self._trainer.is_global_zero,
         )
-        index = build_index(self.sources, encoder)
-        for reason, count in index.reasons.items():
-            rank_zero_info(f"data: left out {count} samples of {reason}")
-        if index.dropped_turns:
-            rank_zero_info(
-                f"data: {index.dropped_turns} turns cut from conversations over max_length"
-            )
-        self._fly_ahead(index, encoder)
-        names = list(self.sources)
-        plan = Plan(
-            lengths=np.asarray([sample.length for sample in index.samples]),
-            sources=np.asarray([names.index(sample.source) for sample in index.samples]),
-            weights=[spec.weight for spec in self.sources.values()],
-            pack_tokens=self.pack_tokens,
-            seed=self.seed,
+
+    def _planned(self) -> PackDataset:
+        encoder = self._training_encoder()
+        if self.index is None:  # on all but one process, which has left its sidecars
+            self.index = self._build_index()
+        report_left_out(self.index)
+        if self.preflight:
+            table = check_samples(self.index, self.storage, encoder, self.preflight)
+            if self._trainer.is_global_zero:
+                get_console().print(table)
+        plan = make_plan(self.index, self.sources, self.pack_tokens, self.seed)
+        parts = (encoder, self.transform, self.geometry)
+        return PackDataset(self.index, self.storage, plan, *parts, self.read_attempts)
+
+    def _streaming(self) -> StreamDataset:
+        rank_zero_info(
+            "data: streaming without an index: nothing is checked beforehand, and a resumed run "
+            "draws other samples (data.mode: planned resumes exactly)"
         )
-        self.dataset = PackDataset(index, plan, encoder, self.transform, self.geometry)
-
-    def _fly_ahead(self, index: Index, encoder: ConversationEncoder) -> None:
-        """Check samples of every source, and show what they teach.
-
-        Raises:
-            SettingError: with the first bad sample.
-        """
-        if not self.preflight:
-            return
-        chosen = []
-        for source in self.sources:
-            own = [sample for sample in index.samples if sample.source == source]
-            chosen += own[:: max(1, math.ceil(len(own) / self.preflight))]
-        summaries = preflight(encoder, (_example(sample) for sample in chosen))
-        if self._trainer.is_global_zero:
-            get_console().print(summary_table(summaries))
+        parts = (self._training_encoder(), self.transform, self.geometry)
+        layout = (self._trainer.global_rank, self._trainer.world_size, self.num_workers)
+        return StreamDataset(
+            self.sources, self.storage, *parts, self.pack_tokens, self.seed, *layout
+        )
 
     def total_micro_batches(self) -> int:
-        """Count the micro-batches of the whole run on all ranks, a multiple of their number."""
+        """Count the micro-batches of the whole run on all ranks: whole optimizer steps."""
         trainer = self._trainer
-        assert self.dataset is not None
-        world = trainer.world_size
+        size = step_size(trainer)
         if trainer.max_steps > 0:
-            return trainer.max_steps * trainer.accumulate_grad_batches * world
+            return trainer.max_steps * size
+        assert isinstance(self.dataset, PackDataset)  # check_length saw to it
         packs = sum(self.dataset.plan.num_packs(epoch) for epoch in range(self.epochs))
-        # Ranks must take the same number of steps; the last ones see a pack of the next epoch.
-        return math.ceil(packs / world) * world
+        # The last step is filled up with packs of the next epoch: as large as the others, and the
+        # same on any number of processes.
+        return math.ceil(packs / size) * size
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Make this rank's packs."""
-        assert self.dataset is not None
-        trainer = self._trainer
+        trainer, dataset = self._trainer, self.dataset
+        if isinstance(dataset, StreamDataset):
+            return training_loader(dataset, None, self.num_workers, self._pin())
+        assert dataset is not None
         total = self.total_micro_batches()
+        epochs = None if trainer.max_steps > 0 else self.epochs
+        rank_zero_info(describe_run(dataset.plan, total, step_size(trainer), epochs, self.prompt))
         sampler = PositionSampler(
             total, trainer.global_rank, trainer.world_size, lambda: self.consumed
         )
-        return training_loader(self.dataset, sampler, self.num_workers, self._pin())
+        return training_loader(dataset, sampler, self.num_workers, self._pin())
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Ask the configured subset of every benchmark."""
@@ -219,13 +251,7 @@ class ShardDataModule(LightningDataModule):
 
     def _question_loader(self, short_answer: bool) -> DataLoader[Any]:
         trainer = self._trainer
-        groups = group_identical(self.asked)
-        if len(groups) < trainer.world_size:
-            raise SettingError(
-                f"{len(groups)} different questions for {trainer.world_size} processes, expected "
-                f"at least one for each; set trainer.devices: {max(1, len(groups))} or fewer"
-            )
-        mine = groups[trainer.global_rank :: trainer.world_size]
+        mine = share(group_identical(self.asked), trainer.global_rank, trainer.world_size)
         dataset = QuestionDataset(mine, self.chat, self.transform, self.geometry, short_answer)
         return DataLoader(
             dataset,
@@ -234,41 +260,50 @@ class ShardDataModule(LightningDataModule):
             num_workers=self.num_workers,
             collate_fn=dataset.collate,
             pin_memory=self._pin(),
+            worker_init_fn=outlive_signals,
         )
 
     def settings(self) -> dict[str, Any]:
-        """List what the order and content of the training data depend on."""
-        assert self.dataset is not None
-        return {
-            "data.sources": {name: asdict(spec) for name, spec in self.sources.items()},
+        """List what the order and content of the training data depend on; where they lie is not."""
+        settings = {
+            "data.mode": self.mode,
             "data.pack_tokens": self.pack_tokens,
             "data.prompt": self.prompt,
             "data.image_mode": self.image_mode,
+            "data.image_backend": self.image_backend,
             "seed_everything": self.seed,
-            "trainer.accumulate_grad_batches": self._trainer.accumulate_grad_batches,
-            "number of processes (trainer.devices x num_nodes)": self._trainer.world_size,
-            "data plan": self.dataset.plan.fingerprint,
         }
+        if isinstance(self.dataset, PackDataset):
+            settings["data.sources"] = describe_mixture(self.dataset.index, self.sources)
+            settings["data plan"] = self.dataset.plan.fingerprint
+        return settings
 
     def state_dict(self) -> dict[str, Any]:
         """Return the number of global micro-batches consumed, and what they were drawn from."""
         if self.dataset is None:
             return {}
-        consumed = (
-            self._trainer.fit_loop.epoch_loop.batch_progress.current.ready
-            * self._trainer.world_size
-        )
-        return {"micro_batches": consumed, "settings": self.settings()}
+        progress = self._trainer.fit_loop.epoch_loop.batch_progress.current
+        return {
+            "micro_batches": progress.ready * self._trainer.world_size,
+            "settings": self.settings(),
+            "layout": self.configured | {"step_size": step_size(self._trainer)},
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where a checkpoint stopped.
 
         Raises:
-            SettingError: the data settings differ, and so would the order.
+            SettingError: the data settings differ, and so would the order; or the checkpoint was
+                not written at the end of an optimizer step, whose gradients are lost.
         """
-        if self.dataset is not None and state_dict:
-            refuse_differences(state_dict["settings"], self.settings())
-            self.consumed = state_dict["micro_batches"]
+        if self.dataset is None or not state_dict:
+            return
+        refuse_differences(state_dict["settings"], self.settings())
+        keep_step_size(self._trainer, state_dict["layout"])
+        self.consumed = state_dict["micro_batches"]
+        check_step_complete(self.consumed, state_dict["layout"]["step_size"])
+        if isinstance(self.dataset, StreamDataset):
+            self.dataset.position = self.consumed
 
     @property
     def _trainer(self) -> Any:
@@ -281,9 +316,3 @@ class ShardDataModule(LightningDataModule):
             if self.pin_memory is None
             else self.pin_memory
         )
-
-
-def _example(indexed: IndexedSample) -> Example:
-    sample = indexed.read()
-    name = f"shard {indexed.shard}, sample {indexed.key}"
-    return Example(name, indexed.source, sample.language, sample.turns, len(sample.images))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -42,10 +43,11 @@ def command(world, root, *more):
 
 
 def lines(root):
-    path = root / "version_0" / "samples.rank0.jsonl"
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    """What all ranks were trained on, in the order of the plan."""
+    texts = [path.read_text(encoding="utf-8") for path in root.glob("version_0/samples.rank*")]
     # The last line may be half written when it is read.
-    return [json.loads(line) for line in text.split("\n")[:-1]]
+    found = [json.loads(line) for text in texts for line in text.split("\n")[:-1]]
+    return sorted(found, key=itemgetter("micro_batch"))
 
 
 def losses(root):
@@ -101,3 +103,32 @@ def test_a_killed_run_is_the_untouched_run(demo_world, untouched, tmp_path, roun
     assert "Restored all states" in finished.stderr, "it must not have started from zero"
     assert lines(tmp_path) == whole
     assert losses(tmp_path) == losses(untouched)
+
+
+ONE_RANK = ["--data.num_workers=2"]
+TWO_RANKS = ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.num_workers=0"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layouts", [(ONE_RANK, TWO_RANKS), (TWO_RANKS, ONE_RANK)])
+def test_another_layout_continues_the_same_run(demo_world, untouched, tmp_path, layouts):
+    """One process with two workers, two processes that read themselves, and back again."""
+    whole, resume = lines(untouched), []
+    for layout, at in ((layouts[0], 9), (layouts[1], 17)):
+        # As configured, two ranks would take twice the micro-batches a step; a run keeps its own.
+        start = [] if resume or layout is ONE_RANK else ["--trainer.accumulate_grad_batches=1"]
+        run_until_killed(demo_world, tmp_path, at, *layout, *start, *resume)
+        resume = [f"--ckpt_path={tmp_path / 'version_0/checkpoints/last.ckpt'}"]
+        if layouts[0] is TWO_RANKS:
+            resume.append("--trainer.accumulate_grad_batches=1")
+    finished = subprocess.run(
+        command(demo_world, tmp_path, *layouts[0], *resume),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "Restored all states" in finished.stderr
+    assert lines(tmp_path) == whole
+    found, expected = losses(tmp_path), losses(untouched)
+    # Two ranks sum in another order than one; training carries the last digits on.
+    assert found == pytest.approx(expected, rel=1e-3)

@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 
+from lightning_llava.data.converters.kinds import KINDS
 from runs import command_line
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -75,3 +76,40 @@ def test_a_stack_means_what_it_says_and_takes_a_step(demo_world, tmp_path, stage
     assert ranks == ({128} if stage == "lora" else set())
     kept = {name.split(".")[1] for name in weights}
     assert kept == ({"projector"} if stage == "align" else {"projector", "language"})
+
+
+LLAVA_JSON = {"lcs558k", "mix665k"}
+"""Sources that the converter `llava` writes."""
+
+
+@pytest.mark.parametrize(
+    "file", sorted((CONFIGS / "data").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_a_mixture_names_what_converters_write_and_trains(demo_world, tmp_path, file):
+    sources = yaml.safe_load(file.read_text(encoding="utf-8"))["data"]["sources"]
+    assert sources.keys() <= KINDS.keys() | LLAVA_JSON
+    assert {spec["shards"] for spec in sources.values()} == {
+        f"data/shards/{name}/*.tar" for name in sources
+    }
+    moved = (
+        (f"--data.sources.{name}.shards", demo_world / "train/ocr-ru-*.tar") for name in sources
+    )
+    command_line(
+        "fit",
+        *(
+            flag
+            for name in ("stage/lora", "model/clip_saiga_mistral_7b", "hardware/cpu")
+            for flag in ("-c", CONFIGS / f"{name}.yaml")
+        ),
+        *("-c", file),
+        *(flag for pair in moved for flag in pair),
+        *("--model.vision.name", demo_world / "mini_clip"),
+        *("--model.language.name", demo_world / "mini_mistral"),
+        *("--trainer.max_steps", 1, "--trainer.log_every_n_steps", 1),
+        *("--trainer.default_root_dir", tmp_path, "--progress.refresh_rate", 0),
+    )
+    checkpoint = torch.load(tmp_path / "version_0/checkpoints/last.ckpt", weights_only=True)
+    planned = checkpoint["ShardDataModule"]["settings"]["data.sources"]
+    assert {name: found["weight"] for name, found in planned.items()} == {
+        name: spec.get("weight", 1.0) for name, spec in sources.items()
+    }

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from lightning_llava.batch import Batch
 from lightning_llava.callbacks import Checkpoint
-from lightning_llava.data.index import build_index
+from lightning_llava.data.index import build_index, read_sample
 from lightning_llava.data.shards import write_shards
+from lightning_llava.data.storage import ShardStorage
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.ledger import read_ledger, write_ledger
 from lightning_llava.specs import (
@@ -37,9 +38,10 @@ MICRO_BATCHES = 4
 def first_words(world, number):
     """Samples that ask for the printed word and nothing else: only the picture tells the answer."""
     encoder = ConversationEncoder(language(world), image_tokens=64)
-    index = build_index({"ocr": SourceSpec(str(world / "train/ocr-en-*.tar"))}, encoder)
+    storage = ShardStorage()
+    index = build_index({"ocr": SourceSpec(str(world / "train/ocr-en-*.tar"))}, encoder, storage)
     chosen = []
-    for sample in (entry.read() for entry in index.samples):
+    for sample in (read_sample(storage, index[i]) for i in range(len(index))):
         question, answer = sample.turns[-2:]
         if "What word" in question.text:
             asked = "<image>\n" + question.text.replace("<image>\n", "")
@@ -101,11 +103,11 @@ def gradients_of_the_union(world) -> dict[str, torch.Tensor]:
 
 
 def unequal(world):
-    """Captions supervise many tokens, existence questions two."""
+    """Words read supervise few tokens, boxes many."""
     sources = {
-        name: SourceSpec(str(world / f"train/{name}-en-*.tar")) for name in ("captions", "ocr")
+        name: SourceSpec(str(world / f"train/{name}-en-*.tar")) for name in ("regions", "ocr")
     }
-    data = make_data(world, sources=sources, pack_tokens=140)
+    data = make_data(world, sources=sources, pack_tokens=300)
     return make_module(world, lora=NO_DROPOUT), data
 
 

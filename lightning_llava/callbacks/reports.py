@@ -24,6 +24,10 @@ class Reports(Callback):
         self.start = time.perf_counter()
         self.trained = False
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the run folder."""
+        self.folder = run_folder(trainer)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that there is something to do."""
         self.trained = True
@@ -52,14 +56,12 @@ class Reports(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the ledger of the answers."""
         if trainer.is_global_zero:
-            write_ledger(run_folder(trainer) / "ledger.jsonl", _rows(pl_module))
+            write_ledger(self.folder / "ledger.jsonl", _rows(pl_module))
             for row in _rows(pl_module)[:10]:
                 self.console.print(
                     f"{row.question_id}: {row.question} → {row.raw_answer}", markup=False
                 )
-            self.console.print(
-                f"{len(_rows(pl_module))} answers in {run_folder(trainer) / 'ledger.jsonl'}"
-            )
+            self.console.print(f"{len(_rows(pl_module))} answers in {self.folder / 'ledger.jsonl'}")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print what was trained, how long, the scores, and the commands that come next."""
@@ -70,7 +72,7 @@ class Reports(Callback):
 
     def _print_summary(self, trainer: Trainer) -> None:
         minutes, seconds = divmod(round(time.perf_counter() - self.start), 60)
-        folder = run_folder(trainer)
+        folder = self.folder
         callback: Any = trainer.checkpoint_callback
         checkpoint = callback.last_model_path or callback.best_model_path if callback else ""
         loss = trainer.callback_metrics.get("learning/loss")
@@ -99,10 +101,10 @@ class Reports(Callback):
 
     def _print_scores(self, trainer: Trainer, rows: list[LedgerRow]) -> None:
         self.console.print(rich_table(score_rows(rows)))
-        self.console.print(f"report: {run_folder(trainer) / 'report.json'}", soft_wrap=True)
+        self.console.print(f"report: {self.folder / 'report.json'}", soft_wrap=True)
 
     def _write(self, trainer: Trainer, rows: list[LedgerRow]) -> None:
-        folder = run_folder(trainer)
+        folder = self.folder
         meta: dict[str, Any] = {
             "command": trainer.state.fn.value if trainer.state.fn else "none",
             "checkpoint": trainer.ckpt_path,
@@ -122,7 +124,10 @@ def expected_questions(trainer: Trainer) -> Sequence[Question] | None:
 
 
 def run_folder(trainer: Trainer) -> Path:
-    """Return the folder of this run."""
+    """Return the folder of this run, the same on all ranks.
+
+    Lightning asks the first rank for it, so all of them must call this, and do so once, in `setup`.
+    """
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 

@@ -1,37 +1,34 @@
 """Which samples were trained on, and when: the proof of a resume."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
 from lightning_llava.batch import Batch
 from lightning_llava.callbacks.reports import run_folder
+from lightning_llava.callbacks.run_lines import append_lines, forget_lines
+
+NAME = "samples"
 
 
 class SampleLog(Callback):
     """With `data.sample_log`, write a line per micro-batch when it has been trained on.
 
-    `samples.rank{R}.jsonl` in the run folder holds `micro_batch` (global number), `step` (optimizer
-    steps that were complete before it), `sample_ids` and `lengths` (tokens). A run that was killed
-    has trained on more than its last checkpoint knows; the resumed run takes those lines out, so
-    that the file always tells what the weights have seen.
+    `samples.rank{R}.jsonl` in the run folder holds `micro_batch` (global number; null when
+    streaming), `step` (optimizer steps that were complete before it), `sample_ids` and `lengths`
+    (tokens), and, where samples could not be read, `substituted` (shard, key and reason of each).
+    A run that was killed has trained on more than its last checkpoint knows; the resumed run takes
+    those lines out, so that the file always tells what the weights have seen.
     """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the run folder."""
+        self.folder = run_folder(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take out what was trained after the checkpoint that the run continues from."""
-        if not _is_on(trainer):
-            return
-        path = _path(trainer)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        progress = trainer.fit_loop.epoch_loop.batch_progress.current
-        kept = lines[: progress.ready]
-        # Through a second file: a kill in the middle must not cost the lines that are right.
-        shortened = path.with_suffix(".tmp")
-        shortened.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        shortened.replace(path)
+        if _is_on(trainer):
+            forget_lines(trainer, self.folder, NAME)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
@@ -57,13 +54,10 @@ class SampleLog(Callback):
             "sample_ids": batch.sample_ids,
             "lengths": batch.cu_seqlens.diff().tolist(),
         }
-        with _path(trainer).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        if batch.substituted:
+            line["substituted"] = batch.substituted
+        append_lines(self.folder / f"{NAME}.rank{trainer.global_rank}.jsonl", [line])
 
 
 def _is_on(trainer: Trainer) -> bool:
     return bool(getattr(getattr(trainer, "datamodule", None), "sample_log", False))
-
-
-def _path(trainer: Trainer) -> Path:
-    return run_folder(trainer) / f"samples.rank{trainer.global_rank}.jsonl"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.benchmarks import Question
 from lightning_llava.evaluation.ledger import LedgerRow
 from lightning_llava.evaluation.scorers.pope import parse_answer
@@ -21,6 +22,20 @@ def group_identical(questions: Sequence[Question]) -> list[list[Question]]:
         same_image = by_image.setdefault(question.image, {})
         same_image.setdefault((question.text, question.language), []).append(question)
     return [group for same_image in by_image.values() for group in same_image.values()]
+
+
+def share(groups: Sequence[list[Question]], rank: int, world: int) -> Sequence[list[Question]]:
+    """Return what one of `world` processes asks.
+
+    Raises:
+        SettingError: a process would have nothing to ask, and the others would wait for it.
+    """
+    if len(groups) < world:
+        raise SettingError(
+            f"{len(groups)} different questions for {world} processes, expected at least one for "
+            f"each; set trainer.devices: {max(1, len(groups))} or fewer"
+        )
+    return groups[rank::world]
 
 
 def make_rows(questions: Iterable[Question], prompt: str, raw_answer: str) -> list[LedgerRow]:

@@ -2,12 +2,12 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_llava.data.convert import spoken_language
+from lightning_llava.data.converters.language import spoken_language
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.json_lines import read_json_lines
 from lightning_llava.specs import BenchmarkSpec, PredictSpec
@@ -60,6 +60,21 @@ def load_benchmark(name: str, spec: BenchmarkSpec) -> list[Question]:
         questions += _read_pope_split(name, split, Path(file), spec)
     _check_images(questions, spec.images, f"{setting}.images")
     return questions
+
+
+def load_benchmarks(specs: Mapping[str, BenchmarkSpec], whole: bool, seed: int) -> list[Question]:
+    """Read every benchmark: the configured subset of it, or the whole.
+
+    Raises:
+        SettingError: none, or as `load_benchmark`.
+    """
+    if not specs:
+        raise SettingError("data.benchmarks is empty; stack a file of configs/eval")
+    return [
+        question
+        for name, spec in specs.items()
+        for question in subset(load_benchmark(name, spec), None if whole else spec.subset, seed)
+    ]
 
 
 def load_predict_questions(spec: PredictSpec) -> list[Question]:

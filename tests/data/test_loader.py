@@ -1,5 +1,7 @@
 import dataclasses
 import io
+import os
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from lightning_llava.data.images import ImageTransform
 from lightning_llava.data.index import build_index
 from lightning_llava.data.loader import PackDataset, PositionSampler, training_loader
 from lightning_llava.data.plan import Plan
-from lightning_llava.errors import SettingError
+from lightning_llava.data.storage import ShardStorage
 from lightning_llava.geometry import load_vision_config, vision_geometry
 from lightning_llava.specs import SourceSpec, VisionSpec
 
@@ -46,10 +48,11 @@ def make(shard, encoder, clip):
         spec = VisionSpec(name=str(clip))
         geometry = vision_geometry(load_vision_config(spec), spec)
         assert geometry.image_tokens == encoder.image_tokens
-        index = build_index({"test": SourceSpec(shards=str(shard))}, encoder)
-        lengths = np.array([sample.length for sample in index.samples])
-        plan = Plan(lengths, lengths * 0, [1.0], pack_tokens, seed)
-        return PackDataset(index, plan, encoder, ImageTransform(spec, "square"), geometry)
+        storage = ShardStorage()
+        index = build_index({"test": SourceSpec(shards=str(shard))}, encoder, storage)
+        plan = Plan(index.lengths, index.source_numbers, [1.0], pack_tokens, seed)
+        transform = ImageTransform(spec, "square")
+        return PackDataset(index, storage, plan, encoder, transform, geometry)
 
     return make_dataset
 
@@ -133,43 +136,100 @@ def test_resumes_from_what_is_consumed_when_it_starts():
     assert [list(sampler) for sampler in samplers] == [[], []]
 
 
-def error_of(dataset, shard):
-    """Read until the changed shard is noticed; return what follows its name."""
-    with pytest.raises(SettingError) as error:
-        [dataset[number] for number in range(dataset.plan.num_packs(0))]
-    prefix, _, rest = str(error.value).partition(", sample ")
-    assert prefix == f"shard {shard}"
-    key, _, reason = rest.partition(": ")
-    assert key in map(str, range(SAMPLES))
-    return reason
+@pytest.fixture
+def pauses(monkeypatch):
+    """Pauses between attempts, in seconds; nobody waits for them."""
+    found = []
+    monkeypatch.setattr(time, "sleep", found.append)
+    return found
 
 
-def test_a_shard_shifted_since_indexing(make, shard: Path):
-    dataset = make()
+def assert_blank(dataset, intact, bad: set[int], reason: str):
+    """All as planned, but for blanks in place of the bad samples; return what was said of them."""
+    said = []
+    for number in range(dataset.plan.num_packs(0)):
+        batch, before = dataset[number], intact[number]
+        planned = dataset.plan.micro_batch(number).tolist()
+        assert torch.equal(batch.cu_seqlens, before.cu_seqlens)
+        assert torch.equal(batch.position_ids, before.position_ids)
+        assert batch.rng_seed == before.rng_seed
+        bounds = pairwise(batch.cu_seqlens.tolist())
+        for place, (sample, (start, end)) in enumerate(zip(planned, bounds, strict=True)):
+            if sample in bad:
+                assert batch.sample_ids[place] == f"test/a.tar/{sample}"
+                assert (batch.labels[0, start:end] == -100).all()
+                assert (batch.input_ids[0, start:end] >= 0).all()
+            else:
+                assert batch.sample_ids[place] == before.sample_ids[place]
+                assert torch.equal(batch.labels[0, start:end], before.labels[0, start:end])
+                assert torch.equal(batch.input_ids[0, start:end], before.input_ids[0, start:end])
+        assert len(batch.pixel_values) == sum(s % 3 > 0 and s not in bad for s in planned)
+        assert len(batch.substituted) == len(bad.intersection(planned))
+        said += batch.substituted
+    assert len(said) == len(bad)
+    assert all(reason in line for line in said)
+    return said
+
+
+EVERY = set(range(SAMPLES))
+
+
+def read_all(dataset):
+    return [dataset[number] for number in range(dataset.plan.num_packs(0))]
+
+
+def test_a_shard_shifted_since_indexing(make, shard: Path, pauses):
+    intact, dataset = read_all(make()), make()
     write_tar(shard, ("new.json", b"{}"), *members())
-    assert error_of(dataset, shard).startswith("not a record of this schema")
+    said = assert_blank(dataset, intact, EVERY, "changed since")
+    assert sorted(said)[0].startswith(f"shard {shard}, sample 0: ")
 
 
-def test_a_shard_cut_since_indexing(make, shard: Path):
-    dataset = make()
+def test_a_shard_cut_since_indexing(make, shard: Path, pauses):
+    intact, dataset = read_all(make()), make()
     shard.write_bytes(shard.read_bytes()[:4096])
-    assert error_of(dataset, shard).startswith("not a record of this schema")
+    assert_blank(dataset, intact, EVERY, "changed since")
 
 
-def test_a_shard_deleted_since_indexing(make, shard: Path):
-    dataset = make()
+def test_a_shard_deleted_since_indexing(make, shard: Path, pauses):
+    intact, dataset = read_all(make()), make()
     shard.unlink()
-    assert "No such file" in error_of(dataset, shard)
+    assert_blank(dataset, intact, EVERY, "No such file")
+    assert pauses == [0.2, 0.4, 0.8] * SAMPLES
 
 
-def test_a_shard_with_other_text_at_the_same_places(make, shard: Path):
-    dataset = make()
-    write_tar(shard, *members("Qzx. "))  # as many bytes, more tokens than were planned for
-    assert "when it was indexed: the shard changed since" in error_of(dataset, shard)
+def test_a_record_of_another_length(make, shard: Path, pauses):
+    """The same file by size and time, other text: only the plan's length tells."""
+    intact, dataset = read_all(make()), make()
+    before = shard.stat()
+    content = shard.read_bytes()
+    assert content.count(b"Question 4?") == 1
+    shard.write_bytes(content.replace(b"Question 4?", b"Qzx!;:,.~#$"))
+    os.utime(shard, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert_blank(dataset, intact, {4}, "when it was indexed: the shard changed since")
 
 
-def test_an_image_that_cannot_be_decoded(make, shard: Path):
-    broken = [(n, c if n != "4.png" else b"x" * len(c)) for n, c in members()]
-    write_tar(shard, *broken)
-    dataset = make()
-    assert error_of(dataset, shard).startswith("the image cannot be decoded")
+def test_an_image_that_cannot_be_decoded(make, shard: Path, pauses):
+    """Its header is whole, so that the index takes it."""
+    intact = read_all(make())
+    raw = dict(members())
+    shard.unlink()
+    half = raw["4.png"][: len(raw["4.png"]) // 2]
+    write_tar(shard, *[(n, c if n != "4.png" else half) for n, c in members()])
+    assert_blank(make(), intact, {4}, "the image cannot be decoded")
+
+
+def test_a_read_that_fails_twice_and_then_works(make, monkeypatch, pauses):
+    intact, dataset = read_all(make()), make()
+    read, failures = dataset.storage.read_parts, []
+
+    def flaky(shard, extents, stamp=None):
+        if len(failures) < 2:
+            failures.append(extents)
+            raise OSError("the network went away")
+        return read(shard, extents, stamp)
+
+    monkeypatch.setattr(dataset.storage, "read_parts", flaky)
+    for number, batch in enumerate(intact):
+        assert_same(dataset[number], batch)
+    assert pauses == [0.2, 0.4]

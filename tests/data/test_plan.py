@@ -3,13 +3,21 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_llava.data.plan import WINDOW, Plan, best_fit_decreasing
+from lightning_llava.data.plan import (
+    BLOCK,
+    GROUP,
+    WINDOW,
+    Plan,
+    best_fit_decreasing,
+    group_by_cost,
+)
 from lightning_llava.errors import SettingError
 
 CAPACITY = 100
@@ -140,9 +148,11 @@ def test_fingerprint_changes_with_each_input():
         plan(weights=[1.0, 0.5, 2.25, 0.1]),
         plan(capacity=CAPACITY + 1),
         plan(seed=1),
+        Plan(LENGTHS, SOURCES, WEIGHTS, CAPACITY, 0, np.ones_like(LENGTHS)),
+        Plan(LENGTHS, SOURCES, WEIGHTS, CAPACITY, 0, identity="other keys"),
     ]
     assert plan().fingerprint == plan(LENGTHS.astype(np.int32)).fingerprint
-    assert len({p.fingerprint for p in [plan(), *others]}) == 6
+    assert len({p.fingerprint for p in [plan(), *others]}) == 8
 
 
 def test_sample_longer_than_a_pack():
@@ -203,22 +213,69 @@ def slow_best_fit_decreasing(lengths, capacity):
     return packs
 
 
-def lognormal_lengths(size=20_000):
-    """LLaVA's answers (median 160 tokens) with one image each."""
-    text = np.random.default_rng(3).lognormal(np.log(160), 1.0, size)
-    return np.minimum(text.astype(int) + 576, 8192)
+@pytest.fixture(scope="module")
+def mixture():
+    """Lengths and numbers of images; the file says how it was made."""
+    lengths = np.loadtxt(Path(__file__).with_name("lengths.txt"), dtype=int).ravel()
+    rng = np.random.default_rng(2024)
+    text = np.clip(rng.lognormal(np.log(160), 1.0, 20_000), 8, 2048 - 576).astype(int)
+    num_images = (rng.random(20_000) >= 0.06).astype(int)
+    np.testing.assert_array_equal(lengths, text + 576 * num_images)
+    return lengths, num_images
 
 
-def test_packs_of_a_realistic_mixture_are_full():
-    lengths = lognormal_lengths()
-    packs = Plan(lengths, lengths * 0, [1.0], 8192, 0).epoch_packs(0)
-    assert lengths.sum() / (len(packs) * 8192) >= 0.95
+@pytest.mark.parametrize(("capacity", "least"), [(2048, 0.91), (8192, 0.97)])
+def test_packs_of_a_realistic_mixture_are_full(mixture, capacity, least):
+    lengths, num_images = mixture
+    packs = Plan(lengths, lengths * 0, [1.0], capacity, 0, num_images).epoch_packs(0)
+    assert sum(pack.size for pack in packs) == lengths.size
+    assert lengths.sum() / (len(packs) * capacity) >= least
+
+
+@pytest.mark.parametrize("capacity", [2048, 8192])
+@pytest.mark.parametrize("world", [2, 4, 8])
+def test_ranks_are_balanced(mixture, capacity, world):
+    """A step lasts as long as its slowest rank."""
+    lengths, num_images = mixture
+    packs = Plan(lengths, lengths * 0, [1.0], capacity, 0, num_images).epoch_packs(0)
+
+    def flops(pack):  # LLaVA 7B with LoRA, from the sizes of its parts
+        n, images = lengths[pack].astype(float), num_images[pack].sum()
+        tower = 2 * 0.304e9 * 577 + 2 * 21e6 * 576
+        return (4 * 6.5e9 * n + 6 * 32 * 4096 * n**2).sum() + images * tower
+
+    costs = np.array([flops(pack) for pack in packs[: len(packs) // world * world]])
+    steps = costs.reshape(-1, world)
+    assert steps.max(1).sum() / steps.mean(1).sum() <= 1.01
+    shuffled = np.random.default_rng(0).permutation(costs).reshape(-1, world)
+    assert shuffled.max(1).sum() / shuffled.mean(1).sum() > 1.01, "it takes no sorting at all"
+
+
+def test_groups_of_like_cost_in_random_order():
+    costs = np.random.default_rng(0).random(2 * BLOCK + GROUP + 5)
+    order = group_by_cost(costs, np.random.default_rng(1))
+    assert sorted(order) == list(range(costs.size))
+    groups = order[:-5].reshape(-1, GROUP)
+    for group in groups:
+        (block,) = set(group // BLOCK)
+        block_costs = np.sort(costs[block * BLOCK : (block + 1) * BLOCK])
+        start = np.searchsorted(block_costs, costs[group[0]])
+        np.testing.assert_array_equal(costs[group], block_costs[start : start + GROUP])
+    means = costs[groups].mean(1)
+    assert 0.2 < (np.diff(means) > 0).mean() < 0.8, "neither rising nor falling"
+
+
+def test_few_packs_come_in_random_order():
+    costs = np.arange(20.0)
+    order = group_by_cost(costs, np.random.default_rng(0))
+    assert sorted(order) == list(range(20))
+    assert 0.2 < (np.diff(order) > 0).mean() < 0.8
 
 
 @pytest.mark.parametrize("capacity", [2048, 4096, 8192])
-def test_fewer_packs_than_next_fit(capacity):
+def test_fewer_packs_than_next_fit(mixture, capacity):
     # On real mixtures; in a lucky order next-fit wins (4 3 3 4 3 3 into packs of 10).
-    lengths = np.minimum(lognormal_lengths(WINDOW), capacity)
+    lengths = mixture[0][:WINDOW]
     assert len(best_fit_decreasing(lengths, capacity)) < next_fit(lengths, capacity)
 
 

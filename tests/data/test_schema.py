@@ -1,4 +1,6 @@
 import json
+import re
+from dataclasses import asdict
 
 import pytest
 from handmade import record, says
@@ -8,12 +10,14 @@ from lightning_llava.errors import SettingError
 from lightning_llava.text.turns import Turn
 
 USER, ASSISTANT = Turn("user", "Что это?"), Turn("assistant", "Кот 🐈.")
+ABOUT = Turn("user", "<image>?")
+WHOLE = Box((0.0, 0.0, 1.0, 1.0), "all")
 
 
 def test_json_of_a_sample():
     boxes = [Box((0.0, 0.25, 0.5, 1.0), "кот", image=1)]
     question = Turn("user", "<image><image>?")
-    sample = Sample("a", [question, ASSISTANT], [b"1", b"2"], "vqav2", "ru", boxes)
+    sample = Sample("a", [question, ASSISTANT], [b"1", b"2"], "vqav2", "ru", boxes, ["7"])
     written = to_json(sample)
     assert "Кот 🐈." in written.decode()  # readable, not \u043a
     assert json.loads(written) == {
@@ -26,6 +30,7 @@ def test_json_of_a_sample():
         "source": "vqav2",
         "language": "ru",
         "boxes": [{"xyxy": [0.0, 0.25, 0.5, 1.0], "phrase": "кот", "image": 1}],
+        "ids": ["7"],
         "num_images": 2,
     }
     assert from_json(written, [b"1", b"2"]) == sample
@@ -73,9 +78,68 @@ def test_problems_of_turns(turns, problem):
     ],
 )
 def test_problems_of_boxes(xyxy):
-    whole = Box((0.0, 0.0, 1.0, 1.0), "all")
-    sample = Sample("a", [USER, ASSISTANT], boxes=[whole, Box(xyxy, "x")])
+    sample = Sample("a", [ABOUT, ASSISTANT], [b"image"], boxes=[WHOLE, Box(xyxy, "x")])
     assert sample.problem() == f"box {xyxy} is not left < right, top < bottom within 0 … 1"
+
+
+@pytest.mark.parametrize("image", [-1, 1])
+def test_a_box_in_an_image_that_is_not_there(image):
+    boxes = [WHOLE, Box((0.0, 0.0, 1.0, 1.0), "x", image)]
+    sample = Sample("a", [ABOUT, ASSISTANT], [b"image"], boxes=boxes)
+    assert sample.problem() == f"a box is in image {image} of 1, counted from 0"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"id": 7},
+        {"source": None},
+        {"language": ["ru"]},
+        {"ids": ["1", 2]},
+        {"turns": [USER, Turn("assistant", None)]},
+        {"turns": [Turn("user", b"Hi"), ASSISTANT]},
+        {"boxes": [Box((0.0, 0.0, 1.0, 1.0), 5)]},
+        # Half of a surrogate pair, wherever it stands.
+        {"id": "\ud83d"},
+        {"ids": ["\udc00"]},
+        {"turns": [USER, Turn("assistant", "\ud83d.")]},
+        {"boxes": [Box((0.0, 0.0, 1.0, 1.0), "\udfff")]},
+    ],
+    ids=ascii,
+)
+def test_what_is_no_text_is_refused_on_write_and_on_read(values):
+    assert Sample("a", [USER, ASSISTANT]).problem() is None
+    sample = Sample(**{"id": "a", "turns": [USER, ASSISTANT]} | values)
+    message = "something else stands where a text is expected ("
+    assert sample.problem().startswith(message)
+    if any(isinstance(turn.text, bytes) for turn in sample.turns):
+        return  # which JSON cannot spell
+    written = json.dumps({"version": 1, **asdict(sample), "num_images": 0}).encode()
+    with pytest.raises(SettingError, match=f"^{re.escape(message)}"):
+        from_json(written, [])
+
+
+def test_whole_surrogate_pairs_are_text():
+    payload = record("a", says("🐈?", "🐈."), boxes=[], ids=["🐈"])
+    assert b"\\ud83d\\udc08" in payload
+    sample = from_json(payload, [])
+    assert ([turn.text for turn in sample.turns], sample.ids) == (["🐈?", "🐈."], ["🐈"])
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        (record("a", []), "no turns"),
+        (record("a", says("<image>", "Hi")), "1 <image> placeholders but 0 images"),
+        (
+            record("a", says("Hi", "Hi"), boxes=[asdict(WHOLE)]),
+            "a box is in image 0 of 0, counted from 0",
+        ),
+    ],
+)
+def test_the_reader_refuses_what_the_writer_would(payload, message):
+    with pytest.raises(SettingError, match=f"^{message}$"):
+        from_json(payload, [])
 
 
 def test_other_version():
@@ -101,11 +165,19 @@ def test_other_number_of_images():
         (record("a", None), "TypeError: "),
         (record("a", [{"role": "user"}]), "TypeError: .*'text'"),
         (record("a", [{"role": "user", "text": "", "name": ""}]), "TypeError: .*'name'"),
-        (record("a", says(None, "Hi")), "TypeError: a turn's text is None, expected a string"),
-        (record("a", says("\ud83d", "Hi")), "UnicodeEncodeError: .*surrogates not allowed"),
+        (b"[" * 100_000, "RecursionError: "),
+        # Python's reader of bytes would take both.
+        (record("a", says("Hi", "Hi")).replace(b"Hi", b"\xed\xa0\xbd"), "UnicodeDecodeError: "),
+        (record("a", says("Hi", "Hi")).decode().encode("utf-16"), "UnicodeDecodeError: "),
+        (record("a", [], ids="7"), "TypeError: ids are '7', expected a list"),
         (record("a", [], boxes=[{"xyxy": [0, 0, 1, 1]}]), "KeyError: 'phrase'"),
         (record("a", [], boxes=[{"xyxy": [0, 0, 1]}]), "ValueError: not enough values to unpack"),
         (record("a", [], boxes=[{"xyxy": "left"}]), "ValueError: could not convert string"),
+        (record("a", [], boxes=[{"xyxy": [0, 0, 10**400, 1]}]), "OverflowError: int too large"),
+        (
+            record("a", [], boxes=[{"xyxy": [0, 0, 1, 1], "phrase": "", "image": "0"}]),
+            "TypeError: a box is in image '0', expected a number",
+        ),
     ],
 )
 def test_not_a_record(payload, reason):

@@ -1,0 +1,40 @@
+"""JSON lines in the run folder, one or more per micro-batch, that a resumed run goes on writing."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lightning import Trainer
+
+from lightning_llava.evaluation.json_lines import write_atomically
+
+
+def append_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    """Append to a file of this rank's own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
+def forget_lines(trainer: Trainer, folder: Path, name: str) -> None:
+    """Take out what was trained after the checkpoint that a run continues from; none: everything.
+
+    Of all ranks' files `{name}.rank{R}.jsonl`: there may have been more of them before.
+    """
+    consumed: int = trainer.datamodule.consumed  # pyright: ignore[reportAttributeAccessIssue]
+    if trainer.is_global_zero:
+        for path in folder.glob(f"{name}.rank*.jsonl"):
+            _shorten(path, consumed)
+    trainer.strategy.barrier(name)
+
+
+def _shorten(path: Path, consumed: int) -> None:
+    whole = path.read_text(encoding="utf-8").split("\n")[:-1]  # the last may be half written
+    numbers = [json.loads(line)["micro_batch"] for line in whole]
+    kept = [
+        line
+        for line, number in zip(whole, numbers, strict=True)
+        if number is None or number < consumed  # None: streaming has no order to go back in
+    ]
+    write_atomically(path, "".join(f"{line}\n" for line in kept))

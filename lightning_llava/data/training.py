@@ -1,0 +1,111 @@
+"""Shards to training packs: index, preflight, plan; and what a run will see of them."""
+
+import math
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_info
+from rich.table import Table
+
+from lightning_llava.data.index import Index, read_sample
+from lightning_llava.data.location import printable
+from lightning_llava.data.plan import Plan
+from lightning_llava.data.storage import ShardStorage
+from lightning_llava.errors import SettingError
+from lightning_llava.specs import SourceSpec
+from lightning_llava.text.conversation import ConversationEncoder
+from lightning_llava.text.preflight import Example, preflight, summary_table
+
+RECIPE_BATCH = {"chat": 128, "plain": 256}
+"""Samples of an optimizer step in LLaVA 1.5's scripts: finetune and pretrain."""
+SHOWN = 5
+"""Samples left out that are named in the log."""
+
+
+def make_plan(index: Index, sources: Mapping[str, SourceSpec], pack_tokens: int, seed: int) -> Plan:
+    """Plan the packs of an index."""
+    return Plan(
+        lengths=index.lengths,
+        sources=index.source_numbers,
+        weights=[sources[name].weight for name in index.sources],
+        pack_tokens=pack_tokens,
+        seed=seed,
+        num_images=index.num_images,
+        identity=index.fingerprint,
+    )
+
+
+def report_left_out(index: Index) -> None:
+    """Log what the index left out or mended, by reason, and the first of it by name."""
+    for reason, count in index.reasons.items():
+        rank_zero_info(f"data: left out {count} of {reason}")
+    for entry in index.quarantine[:SHOWN]:
+        rank_zero_info(f"data: left out {entry}")
+    for note, count in index.notes.items():
+        rank_zero_info(f"data: {count} of {note}")
+    if index.dropped_turns:
+        rank_zero_info(f"data: {index.dropped_turns} turns cut from conversations over max_length")
+
+
+def check_samples(
+    index: Index, storage: ShardStorage, encoder: ConversationEncoder, number: int
+) -> Table:
+    """Check samples of every source before step 0.
+
+    Returns:
+        What they teach, as a table.
+
+    Raises:
+        SettingError: with the first bad sample.
+    """
+    return summary_table(preflight(encoder, _examples(index, storage, number)))
+
+
+def _examples(index: Index, storage: ShardStorage, number: int) -> Iterable[Example]:
+    for source in range(len(index.sources)):
+        own = np.flatnonzero(index.source_numbers == source)
+        for i in islice(own, 0, None, max(1, math.ceil(own.size / number))):
+            indexed = index[int(i)]
+            try:
+                sample = read_sample(storage, indexed)
+            except (SettingError, OSError):
+                continue  # a blank takes its place when its turn comes, and is counted then
+            name = f"shard {printable(indexed.shard)}, sample {indexed.key}"
+            images = len(sample.images)
+            yield Example(name, indexed.source, sample.language, sample.turns, images)
+
+
+def describe_mixture(index: Index, sources: Mapping[str, SourceSpec]) -> dict[str, Any]:
+    """Return weight and number of samples of every source."""
+    counts = np.bincount(index.source_numbers, minlength=len(index.sources)).tolist()
+    return {
+        name: {"weight": sources[name].weight, "samples": count}
+        for name, count in zip(index.sources, counts, strict=True)
+    }
+
+
+def describe_run(
+    plan: Plan, micro_batches: int, step_size: int, epochs: int | None, prompt: str
+) -> str:
+    """Say how many samples, packs and steps a run takes, beside LLaVA 1.5's recipe.
+
+    Args:
+        plan: what is packed.
+        micro_batches: of the whole run, on all processes.
+        step_size: micro-batches of an optimizer step.
+        epochs: how often the mixture is seen; None where the steps decide.
+        prompt: `chat` or `plain`, which tells the recipe's stage.
+    """
+    samples, packs = plan.epoch_samples(0).size, plan.num_packs(0)
+    together = samples / packs * step_size
+    tokens = int(plan.lengths[plan.epoch_samples(0)].sum())
+    batch = RECIPE_BATCH[prompt]
+    seen = f"{epochs} epochs" if epochs else f"{micro_batches / packs:.2g} epochs"
+    return (
+        f"data: {samples:,} samples an epoch in {packs:,} packs of {plan.pack_tokens} tokens "
+        f"({tokens / (packs * plan.pack_tokens):.1%} full); {seen} in "
+        f"{micro_batches // step_size:,} optimizer steps of about {together:.0f} "
+        f"samples (LLaVA 1.5's recipe: {math.ceil(samples / batch):,} steps an epoch, of {batch})"
+    )
