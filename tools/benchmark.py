@@ -5,12 +5,13 @@ import shutil
 import sys
 import tempfile
 import time
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from benchmark_data import add_data_command
 from rich.console import Console
 from rich.table import Table
 
@@ -45,15 +46,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text.add_argument(
         "--number", type=int, default=5000, metavar="N", help="a round (default: %(default)s)"
     )
+    text.set_defaults(run=run_conversations)
+    add_data_command(commands)
     options = parser.parse_args(arguments)
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            name = options.tokenizer or packaged_tokenizer(Path(scratch))
-            Console().print(conversations(name, options.template, options.number))
+            options.run(options, Path(scratch))
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def run_conversations(options: Namespace, scratch: Path) -> None:
+    """Print the table of conversations."""
+    name = options.tokenizer or packaged_tokenizer(scratch)
+    Console().print(conversations(name, options.template, options.number))
 
 
 def conversations(tokenizer: str, template: str, number: int) -> Table:

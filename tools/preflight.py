@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lightning_llava.data.convert import conversation, read_records, spoken_language
+from lightning_llava.data.converters.language import spoken_language
+from lightning_llava.data.converters.llava import conversation, read_records
 from lightning_llava.errors import SettingError
 from lightning_llava.specs import LanguageSpec
 from lightning_llava.text.conversation import ConversationEncoder, Encoded
