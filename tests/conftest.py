@@ -1,5 +1,6 @@
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import mistral_common
@@ -11,6 +12,7 @@ os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # of what Lightning cal
 
 import torch
 
+import long_run
 import tiny
 from lightning_llava.demo.world import DemoWorld
 
@@ -62,6 +64,14 @@ def shared_data():
         return paths
 
     return find
+
+
+@pytest.fixture(scope="session")
+def untouched(demo_world, tmp_path_factory):
+    """The folder of a `long_run` that nobody killed."""
+    root = tmp_path_factory.mktemp("untouched")
+    subprocess.run(long_run.command(demo_world, root), check=True, capture_output=True)
+    return root
 
 
 @pytest.fixture(scope="session")

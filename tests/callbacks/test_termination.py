@@ -15,9 +15,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from test_checkpoint import Each, step_of, train
 
 from lightning_llava.callbacks import Checkpoint
-from test_kill import ACCUMULATE, STEPS, command, lines, losses, untouched
-
-__all__ = ["untouched"]  # a fixture
+from long_run import ACCUMULATE, STEPS, command, lines, losses
 
 ODD = 6
 """A micro-batch that is the first of its step, the fourth."""
