@@ -10,16 +10,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lightning_llava.data.cores import usable_cores
 from lightning_llava.data.index import Quarantined, expand_shards
 from lightning_llava.data.indexer import ShardIndex, ShardIndexer, index_shards
 from lightning_llava.data.location import printable
 from lightning_llava.data.scan import countable
+from lightning_llava.data.shard_options import add_encoder_options, add_shard_options, encoder_of
 from lightning_llava.data.storage import ShardStorage
-from lightning_llava.errors import SettingError
-from lightning_llava.geometry import load_vision_config, vision_geometry
-from lightning_llava.specs import LanguageSpec, VisionSpec
-from lightning_llava.text.conversation import ConversationEncoder
 
 SHOWN = 3
 """Examples that are named for every reason; --json names all."""
@@ -36,54 +32,13 @@ def add_index_command(commands: Any) -> None:
         "anything must be left out of training.",
         epilog="example: python tools/shards.py index 'shards/*.tar'",
     )
+    add_shard_options(parser)
+    add_encoder_options(parser)
     add = parser.add_argument
-    add("shards", nargs="+", metavar="SHARDS", help="tar files, globs, brace ranges or URLs")
-    add("--tokenizer", metavar="NAME", help="folder or hub name of the LLM (default: none)")
-    add(
-        "--template",
-        metavar="NAME",
-        help="conversation template (model.language.template); plain for the align stage; required"
-        " with --tokenizer (default: none)",
-    )
-    add("--system", metavar="TEXT", help='system text; "" for none (default: the template\'s own)')
-    add(
-        "--max-length",
-        type=int,
-        default=LanguageSpec.max_length,
-        metavar="N",
-        help="longest conversation in tokens, images expanded (default: %(default)s)",
-    )
-    features = parser.add_mutually_exclusive_group()
-    features.add_argument(
-        "--vision",
-        metavar="NAME",
-        help="folder or hub name of the vision tower that says how many features an image has"
-        " (default: none, --image-tokens counts)",
-    )
-    features.add_argument(
-        "--image-tokens",
-        type=int,
-        default=576,
-        metavar="N",
-        help="features per image (default: %(default)s, CLIP ViT-L/14-336)",
-    )
     add(
         "--decode",
         action="store_true",
         help="decode every image to its last pixel, slowly (default: read its header)",
-    )
-    add(
-        "--processes",
-        type=int,
-        default=usable_cores(),
-        metavar="N",
-        help="shards read side by side (default: %(default)s, the cores that may be used)",
-    )
-    add(
-        "--cache-dir",
-        metavar="FOLDER",
-        help="keeps the indexes of remote shards, as data.cache_dir does (default: lightning_llava"
-        " in the user's cache folder)",
     )
     add(
         "--json",
@@ -102,7 +57,7 @@ def run(options: Namespace) -> int:
     Raises:
         SettingError: a wrong input.
     """
-    encoder, storage = _encoder(options), ShardStorage(options.cache_dir)
+    encoder, storage = encoder_of(options), ShardStorage(options.cache_dir)
     shards = expand_shards("SHARDS", options.shards, storage)
     indexer = ShardIndexer(storage, encoder, options.decode)
     results = index_shards(shards, indexer, options.processes)
@@ -158,29 +113,6 @@ def _quarantine(results: list[ShardIndex]) -> list[Quarantined]:
         for found in results
         for key, reason in found.left_out()
     ]
-
-
-def _encoder(options: Namespace) -> ConversationEncoder | None:
-    if not options.tokenizer:
-        if options.template or options.vision:
-            raise SettingError(
-                "--template and --vision count tokens, which takes a tokenizer; add --tokenizer"
-            )
-        return None
-    if not options.template:
-        raise SettingError("--tokenizer needs --template (model.language.template)")
-    image_tokens = options.image_tokens
-    if options.vision:
-        vision = VisionSpec(name=options.vision)
-        image_tokens = vision_geometry(load_vision_config(vision), vision).image_tokens
-    spec = LanguageSpec(
-        name=options.tokenizer,
-        template=options.template,
-        system=options.system,
-        max_length=options.max_length,
-        allow_foreign_template=options.template == "plain",  # as data.prompt: plain
-    )
-    return ConversationEncoder(spec, image_tokens)
 
 
 def _print(summary: dict[str, Any], quarantine: list[Quarantined]) -> None:

@@ -10,15 +10,14 @@ from rich.console import Console
 from rich.progress import track
 
 from lightning_llava.data.contact_sheet import Tile, draw_sheet
-from lightning_llava.data.cores import usable_cores
 from lightning_llava.data.index import IndexedSample, expand_shards, read_sample
 from lightning_llava.data.indexer import ShardIndex, ShardIndexer, index_shards
 from lightning_llava.data.location import printable
 from lightning_llava.data.schema import from_json
+from lightning_llava.data.shard_options import add_encoder_options, add_shard_options, encoder_of
 from lightning_llava.data.statistics import Statistics
 from lightning_llava.data.storage import ShardStorage
 from lightning_llava.errors import SettingError
-from lightning_llava.specs import LanguageSpec
 from lightning_llava.text.conversation import ConversationEncoder
 
 MOST_TILES = 500
@@ -35,8 +34,8 @@ def add_look_command(commands: Any) -> None:
         "not indexed are indexed.",
         epilog="example: python tools/shards.py look 'shards/vqav2-*.tar' --output vqav2.png",
     )
+    add_shard_options(parser)
     add = parser.add_argument
-    add("shards", nargs="+", metavar="SHARDS", help="tar files, globs, brace ranges or URLs")
     add(
         "--output",
         type=Path,
@@ -47,37 +46,7 @@ def add_look_command(commands: Any) -> None:
     add("--number", type=int, default=24, metavar="N", help="samples drawn (default: %(default)s)")
     add("--seed", type=int, default=0, metavar="N", help="of the choice (default: %(default)s)")
     add("--columns", type=int, default=6, metavar="N", help="side by side (default: %(default)s)")
-    add(
-        "--tokenizer",
-        metavar="NAME",
-        help="folder or hub name of the LLM: count tokens, too (default: count none)",
-    )
-    add(
-        "--template",
-        metavar="NAME",
-        help="conversation template (model.language.template); plain for the align stage; required"
-        " with --tokenizer (default: none)",
-    )
-    add(
-        "--image-tokens",
-        type=int,
-        default=576,
-        metavar="N",
-        help="features per image (default: %(default)s, CLIP ViT-L/14-336)",
-    )
-    add(
-        "--processes",
-        type=int,
-        default=usable_cores(),
-        metavar="N",
-        help="shards indexed side by side (default: %(default)s, the cores that may be used)",
-    )
-    add(
-        "--cache-dir",
-        metavar="FOLDER",
-        help="keeps parts of remote shards, as data.cache_dir does (default: lightning_llava in"
-        " the user's cache folder)",
-    )
+    add_encoder_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -91,7 +60,7 @@ def run(options: Namespace) -> int:
         SettingError: a wrong input.
     """
     _check(options)
-    encoder, storage = _encoder(options), ShardStorage(options.cache_dir)
+    encoder, storage = encoder_of(options), ShardStorage(options.cache_dir)
     shards = expand_shards("SHARDS", options.shards, storage)
     indexed = index_shards(shards, ShardIndexer(storage, encoder), options.processes)
     samples = list(found_samples(indexed))
@@ -178,19 +147,6 @@ def _check(options: Namespace) -> None:
         raise SettingError(f"--seed is {options.seed}, expected 0 or more")
     if not options.output.parent.is_dir():
         raise SettingError(f"--output: the folder {options.output.parent} does not exist")
-    if bool(options.tokenizer) != bool(options.template):
-        raise SettingError("--tokenizer and --template count tokens together; give both or none")
-
-
-def _encoder(options: Namespace) -> ConversationEncoder | None:
-    if not options.tokenizer:
-        return None
-    spec = LanguageSpec(
-        name=options.tokenizer,
-        template=options.template,
-        allow_foreign_template=options.template == "plain",  # as data.prompt: plain
-    )
-    return ConversationEncoder(spec, options.image_tokens)
 
 
 def _line(console: Console, text: str) -> None:

@@ -194,7 +194,7 @@ def test_regions_of_the_first_image_are_outlined():
         (["--seed", "-1"], "--seed is -1, expected 0 or more"),
         (["--output", "nowhere/x.png"], "--output: the folder nowhere does not exist"),
         (["--output", "."], "--output .: Is a directory"),
-        (["--tokenizer", "x"], "--tokenizer and --template count tokens together"),
+        (["--tokenizer", "x"], "--tokenizer needs --template"),
     ],
 )
 def test_wrong_inputs(shard, arguments, message):
