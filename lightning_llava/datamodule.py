@@ -17,6 +17,7 @@ from lightning_llava.data.preparation import Preparation
 from lightning_llava.data.storage import ShardStorage
 from lightning_llava.data.streaming import StreamDataset
 from lightning_llava.data.training import (
+    check_same_samples,
     check_samples,
     describe_mixture,
     describe_run,
@@ -129,7 +130,7 @@ class ShardDataModule(LightningDataModule):
         if self.preparation is not None:
             self.preparation.prepare()
         if self._trainer.state.fn == "fit":
-            check_length(self._trainer, self.mode)
+            check_length(self._trainer, self.mode, self.epochs)
             if self.mode == "planned":
                 self.index = self._build_index()
 
@@ -143,7 +144,7 @@ class ShardDataModule(LightningDataModule):
         # Read before the model is loaded: a wrong file shall not take minutes to be found.
         self._read_questions(stage)
         if stage == "fit" and self.dataset is None:
-            check_length(self._trainer, self.mode)
+            check_length(self._trainer, self.mode, self.epochs)
             self.configured = {
                 "step_size": step_size(self._trainer),
                 "accumulate_grad_batches": self._trainer.accumulate_grad_batches,
@@ -190,6 +191,7 @@ class ShardDataModule(LightningDataModule):
         encoder = self._training_encoder()
         if self.index is None:  # on all but one process, which has left its sidecars
             self.index = self._build_index()
+        check_same_samples(self._trainer, self.index)
         report_left_out(self.index)
         if self.preflight:
             table = check_samples(self.index, self.storage, encoder, self.preflight)

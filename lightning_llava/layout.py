@@ -15,13 +15,15 @@ PROGRESS = ("ready", "started", "processed", "completed")
 """Lightning's counters of a rank's micro-batches."""
 
 
-def check_length(trainer: Any, mode: str) -> None:
+def check_length(trainer: Any, mode: str, data_epochs: int) -> None:
     """Refuse a run whose end is not said, or said in Lightning's epochs.
 
     Raises:
-        SettingError: `trainer.max_epochs` above one, or streaming (`data.mode`) without
-            `trainer.max_steps`.
+        SettingError: `trainer.max_epochs` above one, streaming (`data.mode`) without
+            `trainer.max_steps`, or `data.epochs` below one.
     """
+    if data_epochs < 1:
+        raise SettingError(f"data.epochs is {data_epochs}, expected 1 or more")
     epochs, steps = trainer.max_epochs, trainer.max_steps
     if epochs not in (None, 1) and not (epochs == -1 and steps > 0):
         raise SettingError(
@@ -88,6 +90,23 @@ def check_step_complete(consumed: int, size: int) -> None:
         raise SettingError(
             f"--ckpt_path was written after {consumed} micro-batches, {consumed % size} into an "
             f"optimizer step of {size}, and their gradients are not in it; continue from one that "
+            "`checkpoint` wrote (step-*.ckpt)"
+        )
+
+
+def check_batch_complete(progress: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint from the middle of a micro-batch, which counts as consumed already.
+
+    Args:
+        progress: the checkpoint's `epoch_loop.batch_progress`.
+
+    Raises:
+        SettingError: it was not trained on when the checkpoint was written.
+    """
+    if progress["current"]["ready"] != progress["current"]["processed"]:
+        raise SettingError(
+            "--ckpt_path was written in the middle of a micro-batch (as by SLURM's requeueing), "
+            "which a resumed run would pass over; continue from a checkpoint that "
             "`checkpoint` wrote (step-*.ckpt)"
         )
 

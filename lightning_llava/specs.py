@@ -107,7 +107,7 @@ class SourceSpec:
     """One source of training data."""
 
     shards: str | list[str] = ""
-    """WebDataset tar files: a path, a glob, or a list of those."""
+    """WebDataset tar files: a path, a glob, a brace range, a URL, or a list of those."""
     weight: float = 1.0
     """How often each of its samples is seen per epoch: 1 once, 0.5 every second one, 2 twice."""
 

@@ -5,7 +5,14 @@ from types import SimpleNamespace
 import pytest
 
 from lightning_llava.errors import SettingError
-from lightning_llava.layout import check_step_complete, keep_step_size, rescale_progress, step_size
+from lightning_llava.layout import (
+    check_batch_complete,
+    check_length,
+    check_step_complete,
+    keep_step_size,
+    rescale_progress,
+    step_size,
+)
 
 
 def trainer(world, accumulate):
@@ -63,3 +70,14 @@ def test_counters_are_those_of_a_run_in_the_new_layout():
     rescale_progress(progress, consumed=24, world=4)
     expected = {"ready": 6, "started": 6, "processed": 6, "completed": 5}
     assert progress["current"] == progress["total"] == expected
+
+
+def test_a_checkpoint_within_a_micro_batch_is_refused():
+    check_batch_complete({"current": {"ready": 3, "processed": 3, "completed": 2}})
+    with pytest.raises(SettingError, match=r"in the middle of a micro-batch.*step-\*\.ckpt"):
+        check_batch_complete({"current": {"ready": 3, "processed": 2, "completed": 2}})
+
+
+def test_no_epochs_are_no_run():
+    with pytest.raises(SettingError, match=r"data\.epochs is 0, expected 1 or more"):
+        check_length(SimpleNamespace(max_epochs=1, max_steps=-1), "planned", 0)

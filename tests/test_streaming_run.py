@@ -40,6 +40,14 @@ def test_it_trains_and_goes_on_with_other_samples(demo_world, tmp_path):
     assert {line["micro_batch"] for line in logged} == {None}
 
 
+def test_what_a_resumed_run_does_again_is_logged_once(demo_world, tmp_path):
+    begun = run(demo_world, tmp_path, steps=2)
+    resumed = run(demo_world, tmp_path, 2, ckpt_path=str(tmp_path / "step-000001.ckpt"))
+    log = (tmp_path / "version_0/samples.rank0.jsonl").read_text(encoding="utf-8")
+    logged = [json.loads(line) for line in log.splitlines()]
+    assert [line["sample_ids"] for line in logged] == begun.samples[:2] + resumed.samples
+
+
 def test_it_cannot_become_a_planned_run(demo_world, tmp_path):
     run(demo_world, tmp_path, steps=1)
     with pytest.raises(SettingError, match=r"data\.mode is 'planned' .* has 'streaming'"):

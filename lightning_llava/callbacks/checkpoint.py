@@ -70,6 +70,7 @@ class Checkpoint(ModelCheckpoint):
         """
         super().on_train_start(trainer, pl_module)
         self._last_global_step_saved = self._step = trainer.global_step
+        self._stops = False
         self._termination.at_once = False
         self._termination.listen_to_ctrl_c()
 
@@ -83,10 +84,14 @@ class Checkpoint(ModelCheckpoint):
         """
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if trainer.global_step == self._step:
+            # A stop that another callback asks for (trainer.max_time) waits for the step's end.
+            self._stops, trainer.should_stop = self._stops or trainer.should_stop, False
             return
         self._step = trainer.global_step
+        trainer.should_stop = trainer.should_stop or self._stops
         stop = self._termination.agreed()
         finished = trainer.global_step >= trainer.estimated_stepping_batches
+        finished |= trainer.should_stop and trainer.fit_loop._can_stop_early
         wanted = stop or finished or _is_validated_next(trainer)
         if wanted and not self._should_skip_saving_checkpoint(trainer):
             candidates = self._monitor_candidates(trainer)

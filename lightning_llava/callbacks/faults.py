@@ -1,6 +1,5 @@
 """What could not be read: counted, written down, and too much of it stops the run."""
 
-import json
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_llava.batch import Batch
 from lightning_llava.callbacks.reports import run_folder
-from lightning_llava.callbacks.run_lines import append_lines, forget_lines
+from lightning_llava.callbacks.run_lines import append_lines, forget_lines, json_lines
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.json_lines import write_atomically
 
@@ -43,8 +42,7 @@ class Faults(Callback):
             {"source": one.source, "shard": one.shard, "key": one.key, "reason": one.reason}
             for one in index.quarantine
         ]
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        write_atomically(self.folder / "left_out.jsonl", text)
+        write_atomically(self.folder / "left_out.jsonl", json_lines(lines))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take out what was found after the checkpoint that the run continues from."""

@@ -146,4 +146,6 @@ def _range(spread: dict[str, int] | None) -> str:
 
 
 def _line(console: Console, text: str) -> None:
+    # A reason may quote half of a surrogate pair out of a broken record.
+    text = text.encode(errors="backslashreplace").decode()
     console.print(text, soft_wrap=True, markup=False, highlight=False)

@@ -30,6 +30,7 @@ from lightning_llava.data.sidecar import (
     write_sidecar,
 )
 from lightning_llava.data.storage import ShardStorage
+from lightning_llava.data.workers import follow_parent
 from lightning_llava.errors import SettingError
 from lightning_llava.text.conversation import ConversationEncoder
 
@@ -258,6 +259,7 @@ _indexer: ShardIndexer | None = None
 def _start(indexer: ShardIndexer) -> None:
     global _indexer
     _indexer = indexer
+    follow_parent()
 
 
 def _index_one(shard: str) -> ShardIndex:

@@ -53,6 +53,8 @@ class PackDataset(Dataset[Batch]):
         self.index, self.storage, self.plan = index, storage, plan
         self.encoder, self.transform, self.geometry = encoder, transform, geometry
         self.read_attempts = read_attempts
+        if read_attempts < 1:  # every sample would be a blank
+            raise SettingError(f"data.read_attempts is {read_attempts}, expected 1 or more")
 
     def __getitem__(self, micro_batch: int) -> Batch:
         """Read, decode, tokenise and pack one micro-batch."""

@@ -45,7 +45,7 @@ class Plan:
 
     Raises:
         SettingError: a sample longer than a pack, a weight that is no count, or weights under which
-            no sample is left.
+            no sample is left, of all or of a source whose weight is not 0.
     """
 
     def __init__(
@@ -77,6 +77,13 @@ class Plan:
             raise SettingError(
                 f"data.sources: the weights {self.weights} leave no sample; raise one"
             )
+        for number, weight in enumerate(weights):
+            size = int((sources == number).sum())
+            if weight and not round(weight * size):
+                raise SettingError(
+                    f"data.sources: the weight {weight} of the source {number}, counted from 0, "
+                    f"leaves none of its {size} samples; raise it, or set it to 0"
+                )
 
     @property
     def fingerprint(self) -> str:

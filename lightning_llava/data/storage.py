@@ -197,14 +197,12 @@ class LocalShards:
     ) -> list[bytes]:
         """Read exactly these parts; the file's stamp is compared each time."""
         held = self._descriptor(shard)
-        file = held.number
         try:
-            return [_pread(file, offset, size) for offset, size in extents]
-        finally:
-            # Afterwards, so that a change between two parts is seen, and told before a lack of
-            # bytes that comes of it.
-            if stamp:
-                _compare(os.fstat(file), stamp)
+            return _read_parts(held.number, extents, stamp)
+        except OSError:
+            # The next attempt opens it anew: on a network disk a handle may be what went stale.
+            self._open.pop(shard, None)
+            raise
 
     def _descriptor(self, shard: str) -> "_Descriptor":
         found = self._open.pop(shard, None) or _Descriptor(shard)
@@ -236,6 +234,16 @@ class _Descriptor:
     def __del__(self) -> None:
         if hasattr(self, "number"):
             self._close(self.number)
+
+
+def _read_parts(file: int, extents: Sequence[tuple[int, int]], stamp: Stamp | None) -> list[bytes]:
+    try:
+        return [_pread(file, offset, size) for offset, size in extents]
+    finally:
+        # Afterwards, so that a change between two parts is seen, and told before a lack of bytes
+        # that comes of it.
+        if stamp:
+            _compare(os.fstat(file), stamp)
 
 
 def _pread(file: int, offset: int, size: int) -> bytes:

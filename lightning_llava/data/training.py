@@ -37,6 +37,32 @@ def make_plan(index: Index, sources: Mapping[str, SourceSpec], pack_tokens: int,
     )
 
 
+def check_same_samples(trainer: Any, index: Index) -> None:
+    """Refuse a run whose processes see different shards: each would follow a plan of its own.
+
+    Args:
+        trainer: all of whose processes call this.
+        index: of this process.
+
+    Raises:
+        SettingError: on all processes alike.
+    """
+    first, samples, left_out = trainer.strategy.broadcast(
+        (index.fingerprint, len(index), len(index.quarantine))
+    )
+    same = first == index.fingerprint
+    if trainer.strategy.reduce_boolean_decision(same, all=True):
+        return
+    found = f"rank 0 found {samples} samples and left out {left_out}"
+    if not same:
+        found += f", rank {trainer.global_rank} {len(index)} and {len(index.quarantine)}"
+        found += f", last {index.quarantine[-1]}" if index.quarantine else ""
+    raise SettingError(
+        f"data.sources: the processes do not see the same samples ({found}). Start again if a read "
+        "failed in passing; else give every machine the same shards and indexes"
+    )
+
+
 def report_left_out(index: Index) -> None:
     """Log what the index left out or mended, by reason, and the first of it by name."""
     for reason, count in index.reasons.items():

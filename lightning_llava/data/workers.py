@@ -1,5 +1,6 @@
-"""Data workers and the signals that a scheduler, or Ctrl+C, sends to every process of a run."""
+"""Processes that work for another: which signals they obey, and that they end with it."""
 
+import multiprocessing
 import os
 import signal
 from threading import Thread
@@ -19,6 +20,21 @@ def outlive_signals(worker: int) -> None:
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         Thread(target=_obey_parent, daemon=True).start()
+
+
+def follow_parent() -> None:
+    """End a pool's process with Ctrl-C, and with its parent, without which it would wait for ever.
+
+    For `ProcessPoolExecutor(initializer=...)`.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _obey_parent() -> None:

@@ -341,6 +341,21 @@ def test_a_step_that_a_validation_follows_is_saved_first(tmp_path):
     assert len(names(tmp_path)) == 4
 
 
+@pytest.mark.parametrize("micro_batch", [5, 6])
+def test_a_run_that_is_told_to_end_saves_its_last_step(tmp_path, micro_batch):
+    """As `trainer.max_time` does it: at any micro-batch, without a word to the checkpoint."""
+
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if batch_idx == micro_batch - 1:
+                trainer.should_stop = True
+
+    checkpoint = Checkpoint(100, dirpath=str(tmp_path))
+    train(tmp_path, 9, Stop(), checkpoint=checkpoint, accumulate_grad_batches=2)
+    assert names(tmp_path) == ["last.ckpt", "step-000003.ckpt"]
+    assert step_of(tmp_path / "last.ckpt") == 3
+
+
 @pytest.mark.slow
 def test_a_disk_that_one_rank_finds_full_ends_both(tmp_path):
     command = [sys.executable, "-W", "ignore", __file__, "ranks", str(tmp_path)]

@@ -81,6 +81,8 @@ def shards(tmp_path):
         *pair("fine"),
         ("broken.json", b'{"version": 1, '),
         ("broken.png", picture(1)),
+        ("name\udcff.json", b"{}"),  # no UTF-8
+        ("half.json", record("half", says("Why?", "So."), version="\ud800")),
         *pair("img.v1"),
         pair("no_picture")[0],
         *pair("empty", b""),
@@ -169,6 +171,8 @@ def test_all_faults_together_leave_exactly_the_good_samples(demo_world, shards, 
         ("garbage.tar", ""),
         ("mixed.tar", "twice"),
         ("mixed.tar", "broken"),
+        ("mixed.tar", "name\udcff"),
+        ("mixed.tar", "half"),
         ("mixed.tar", "img"),  # of img.v1.png, by webdataset's rule
         ("mixed.tar", "no_picture"),
         ("mixed.tar", "empty"),

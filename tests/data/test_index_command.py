@@ -111,6 +111,13 @@ def test_everything_left_out_is_named(shards, capsys):
     ]
 
 
+def test_what_no_terminal_takes_is_escaped(tmp_path, capsys):
+    half = record("half", says("Why?", "So."), version="\ud800")
+    shard = write_tar(tmp_path / "half.tar", ("0.json", half))
+    assert call(shard) == 1
+    assert "schema version \\ud800, expected 1" in capsys.readouterr().out
+
+
 def test_tokens(shards, tokenizer_folder, encoder, capsys):
     options = ["--tokenizer", tokenizer_folder, "--template", "mistral_instruct"]
     code, found = call_json(capsys, *shards, *options, "--image-tokens", "16")

@@ -18,6 +18,7 @@ from lightning_llava.data.index import build_index
 from lightning_llava.data.loader import PackDataset, PositionSampler, training_loader
 from lightning_llava.data.plan import Plan
 from lightning_llava.data.storage import ShardStorage
+from lightning_llava.errors import SettingError
 from lightning_llava.geometry import load_vision_config, vision_geometry
 from lightning_llava.specs import SourceSpec, VisionSpec
 
@@ -55,6 +56,13 @@ def make(shard, encoder, clip):
         return PackDataset(index, storage, plan, encoder, transform, geometry)
 
     return make_dataset
+
+
+def test_samples_are_read_at_least_once(make):
+    parts = make()
+    given = (parts.index, parts.storage, parts.plan, parts.encoder, parts.transform)
+    with pytest.raises(SettingError, match=r"data\.read_attempts is 0, expected 1 or more"):
+        PackDataset(*given, parts.geometry, read_attempts=0)
 
 
 def assert_same(first: Batch, second: Batch):

@@ -145,7 +145,7 @@ def test_fingerprint_changes_with_each_input():
     others = [
         plan(lengths=lengths),
         plan(sources=sources),
-        plan(weights=[1.0, 0.5, 2.25, 0.1]),
+        plan(weights=[1.0, 0.5, 2.25, 0.3]),
         plan(capacity=CAPACITY + 1),
         plan(seed=1),
         Plan(LENGTHS, SOURCES, WEIGHTS, CAPACITY, 0, np.ones_like(LENGTHS)),
@@ -169,6 +169,13 @@ def test_weights_that_leave_nothing(weights):
     message = r"^data.sources: the weights \[0.0, 0.0[4]?\] leave no sample; raise one$"
     with pytest.raises(SettingError, match=message):
         Plan(np.ones(20, dtype=int), np.arange(20) % 2, weights, 20, 0)
+
+
+def test_a_weight_that_leaves_nothing_of_its_source():
+    message = r"^data.sources: the weight 0.04 of the source 1, counted from 0, leaves none of its "
+    with pytest.raises(SettingError, match=message + "10 samples; raise it, or set it to 0$"):
+        Plan(np.ones(20, dtype=int), np.arange(20) % 2, [1.0, 0.04], 20, 0)
+    Plan(np.ones(20, dtype=int), np.arange(20) % 2, [1.0, 0.0], 20, 0)
 
 
 @pytest.mark.parametrize("weight", [-0.5, float("nan"), float("inf")])

@@ -118,6 +118,18 @@ def test_a_shard_that_vanishes_or_is_replaced_while_open_reads_on(storage, shard
         pickle.loads(pickle.dumps(storage)).read(str(shard), 7, 2, stamp)
 
 
+def test_a_handle_that_went_stale_is_opened_anew(storage, shard):
+    """As on a network disk whose server came back: the file is there, the open one is not."""
+    whole = shard.read_bytes()
+    assert storage.read(str(shard), 0, 4) == whole[:4]
+    unreadable = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(unreadable, storage._local._open[str(shard)].number)
+    os.close(unreadable)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        storage.read(str(shard), 0, 4)
+    assert storage.read(str(shard), 0, 4) == whole[:4]
+
+
 def test_few_files_stay_open_and_those_used_last(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "OPEN_FILES", 3)
     storage = ShardStorage(str(tmp_path))

@@ -1,7 +1,9 @@
 import os
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from torch.utils.data import DataLoader
@@ -45,3 +47,26 @@ def test_a_worker_ends_when_its_parent_says_so():
     process.terminate()
     process.join(timeout=5)
     assert process.exitcode == 0
+
+
+POOL = """
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from lightning_llava.data.workers import follow_parent
+context = multiprocessing.get_context("forkserver")
+pool = ProcessPoolExecutor(1, context, initializer=follow_parent)
+print(pool.submit(os.getpid).result(), flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_pool_s_process_ends_with_a_parent_that_was_killed():
+    with subprocess.Popen([sys.executable, "-c", POOL], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout
+        worker = Path("/proc", parent.stdout.readline().decode().strip())
+        assert worker.exists()
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while worker.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -83,7 +83,7 @@ _REGIONS = {
         {
             "padded": "the image padded to a square, as LLaVA has it and a tower in mode pad sees"
             " it",
-            "image": "the image itself, for a tower in mode square",
+            "image": "the image itself, for a tower whose processor stretches it to a square",
         },
     ),
 }

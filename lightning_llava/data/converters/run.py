@@ -1,9 +1,6 @@
 """Drafts to shards, over processes; a run that was stopped goes on where it was."""
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +16,7 @@ from lightning_llava.data.converters.report import Report
 from lightning_llava.data.converters.task import Written, write_task
 from lightning_llava.data.converters.unfinished import Unfinished
 from lightning_llava.data.shards import NoRoomError
+from lightning_llava.data.workers import follow_parent
 from lightning_llava.errors import SettingError
 
 GO_ON = "give the same command again to go on; finished shards are kept"
@@ -123,7 +121,7 @@ def _worked_on(
             yield task, write_task(task, conversion, unfinished.shard(task.number))
         return
     pool = ProcessPoolExecutor(
-        processes, multiprocessing.get_context("spawn"), initializer=_follow_parent
+        processes, multiprocessing.get_context("spawn"), initializer=follow_parent
     )
     try:
         running: dict[Future[Written], Task] = {}
@@ -137,15 +135,3 @@ def _worked_on(
                 running[pool.submit(write_task, task, conversion, path)] = task
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _follow_parent() -> None:
-    """End this worker with Ctrl-C, and with its parent, without which it would wait for ever."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
