@@ -22,6 +22,7 @@ from lightning_llava.data.training import (
     describe_mixture,
     describe_run,
     make_plan,
+    refuse_other_samples,
     report_left_out,
 )
 from lightning_llava.data.workers import outlive_signals
@@ -38,6 +39,12 @@ from lightning_llava.layout import (
     check_step_complete,
     keep_step_size,
     step_size,
+)
+from lightning_llava.ranges import (
+    ClosedUnitInterval,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
 )
 from lightning_llava.settings import refuse_differences
 from lightning_llava.specs import BenchmarkSpec, LanguageSpec, PredictSpec, SourceSpec, VisionSpec
@@ -92,18 +99,18 @@ class ShardDataModule(LightningDataModule):
         preparation: Preparation | None = None,
         prompt: Literal["chat", "plain"] = "chat",
         image_mode: ImageMode = "pad",
-        pack_tokens: int = 4096,
-        epochs: int = 1,
-        preflight: int = 32,
-        max_bad_fraction: float = 0.01,
-        read_attempts: int = 4,
+        pack_tokens: PositiveInt = 4096,
+        epochs: PositiveInt = 1,
+        preflight: NonNegativeInt = 32,
+        max_bad_fraction: ClosedUnitInterval = 0.01,
+        read_attempts: PositiveInt = 4,
         mode: Literal["planned", "streaming"] = "planned",
         image_backend: ImageBackend = "pillow",
         cache_dir: str | None = None,
-        cache_gb: float = 10.0,
+        cache_gb: NonNegativeFloat = 10.0,
         sample_log: bool = False,
-        num_workers: int = 2,
-        eval_batch_size: int = 16,
+        num_workers: NonNegativeInt = 2,
+        eval_batch_size: PositiveInt = 16,
         pin_memory: bool | None = None,
     ) -> None:
         super().__init__()
@@ -300,12 +307,17 @@ class ShardDataModule(LightningDataModule):
         """
         if self.dataset is None or not state_dict:
             return
+        if isinstance(self.dataset, PackDataset):
+            before = state_dict["settings"].get("data.sources", {})
+            refuse_other_samples(before, self.dataset.index)
         refuse_differences(state_dict["settings"], self.settings())
         keep_step_size(self._trainer, state_dict["layout"])
         self.consumed = state_dict["micro_batches"]
         check_step_complete(self.consumed, state_dict["layout"]["step_size"])
         if isinstance(self.dataset, StreamDataset):
             self.dataset.position = self.consumed
+        step = self.consumed // state_dict["layout"]["step_size"]
+        rank_zero_info(f"data: continues after step {step}, micro-batch {self.consumed}")
 
     @property
     def _trainer(self) -> Any:

@@ -16,7 +16,7 @@ PROGRESS = ("ready", "started", "processed", "completed")
 
 
 def check_length(trainer: Any, mode: str, data_epochs: int) -> None:
-    """Refuse a run whose end is not said, or said in Lightning's epochs.
+    """Refuse a run whose end is not said, or said in Lightning's epochs; mend when it validates.
 
     Raises:
         SettingError: `trainer.max_epochs` above one, streaming (`data.mode`) without
@@ -34,6 +34,10 @@ def check_length(trainer: Any, mode: str, data_epochs: int) -> None:
         raise SettingError(
             "data.mode is streaming, which has no end of its own; set trainer.max_steps"
         )
+    if mode == "streaming" and isinstance(share := trainer.val_check_interval, float):
+        # Lightning takes a share of the run only where the loader has a length.
+        batches = steps * trainer.accumulate_grad_batches
+        trainer.val_check_interval = max(1, int(share * batches))
 
 
 def step_size(trainer: Any) -> int:
@@ -66,8 +70,9 @@ def keep_step_size(trainer: Any, saved: Mapping[str, int]) -> None:
     if size % world:
         raise SettingError(
             f"--ckpt_path continues a run of {size} micro-batches a step, which {world} processes "
-            "cannot share evenly; set trainer.devices x trainer.num_nodes to a divisor of "
-            f"{size}, or start a new stage from its weights with model.init_from"
+            "cannot share evenly; set trainer.devices x trainer.num_nodes to "
+            f"{'1' if size == 1 else f'a divisor of {size}'}, or start a new stage from its "
+            "weights with model.init_from"
         )
     trainer.accumulate_grad_batches = size // world
     rank_zero_info(
@@ -91,6 +96,23 @@ def check_step_complete(consumed: int, size: int) -> None:
             f"--ckpt_path was written after {consumed} micro-batches, {consumed % size} into an "
             f"optimizer step of {size}, and their gradients are not in it; continue from one that "
             "`checkpoint` wrote (step-*.ckpt)"
+        )
+
+
+def check_steps_left(done: int, max_steps: int) -> None:
+    """Refuse to continue a run that is over already.
+
+    Args:
+        done: optimizer steps of the checkpoint.
+        max_steps: `trainer.max_steps`; -1 where epochs decide.
+
+    Raises:
+        SettingError: fewer steps are asked for than there have been.
+    """
+    if 0 < max_steps < done:
+        raise SettingError(
+            f"--ckpt_path continues a run after step {done}, but trainer.max_steps is {max_steps}; "
+            "raise it, or take an earlier checkpoint"
         )
 
 

@@ -15,7 +15,7 @@ from lightning_llava.evaluation.answering import make_rows
 from lightning_llava.evaluation.ledger import LedgerRow
 from lightning_llava.evaluation.loader import QuestionBatch
 from lightning_llava.evaluation.report import benchmark_scalars, score_rows
-from lightning_llava.layout import check_batch_complete, rescale_progress
+from lightning_llava.layout import check_batch_complete, check_steps_left, rescale_progress
 from lightning_llava.models.attention import choose_attention
 from lightning_llava.models.build import build_llava
 from lightning_llava.models.checkpoint import checkpoint_names, init_from, load_checkpoint_state
@@ -246,6 +246,7 @@ class LlavaModule(LightningModule):
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
             progress["is_last_batch"] = False
             check_batch_complete(progress)
+            check_steps_left(checkpoint["global_step"], self.trainer.max_steps)
             if state := checkpoint.get("ShardDataModule"):
                 rescale_progress(progress, state["micro_batches"], self.trainer.world_size)
 

@@ -9,6 +9,7 @@ from lightning_llava.layout import (
     check_batch_complete,
     check_length,
     check_step_complete,
+    check_steps_left,
     keep_step_size,
     rescale_progress,
     step_size,
@@ -76,6 +77,22 @@ def test_a_checkpoint_within_a_micro_batch_is_refused():
     check_batch_complete({"current": {"ready": 3, "processed": 3, "completed": 2}})
     with pytest.raises(SettingError, match=r"in the middle of a micro-batch.*step-\*\.ckpt"):
         check_batch_complete({"current": {"ready": 3, "processed": 2, "completed": 2}})
+
+
+def test_streaming_validates_after_a_share_of_its_steps():
+    """Lightning takes a share only of a loader that has a length."""
+    run = SimpleNamespace(
+        max_epochs=1, max_steps=30, accumulate_grad_batches=4, val_check_interval=0.25
+    )
+    check_length(run, "streaming", 1)
+    assert run.val_check_interval == 30
+
+
+def test_a_run_that_is_over_is_not_continued():
+    check_steps_left(30, 30)
+    check_steps_left(30, -1)
+    with pytest.raises(SettingError, match=r"after step 30, but trainer\.max_steps is 20"):
+        check_steps_left(30, 20)
 
 
 def test_no_epochs_are_no_run():

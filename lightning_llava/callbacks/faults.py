@@ -62,12 +62,15 @@ class Faults(Callback):
             SettingError: on all ranks alike.
         """
         self.seen += len(batch.sample_ids)
+        if batch.micro_batch is None:  # streaming: what is bad is not in the batch
+            self.seen += len(batch.substituted)
         self.bad += len(batch.substituted)
         if batch.substituted:
             found = [{"micro_batch": batch.micro_batch, "problem": p} for p in batch.substituted]
             path = self.folder / f"{NAME}.rank{trainer.global_rank}.jsonl"
             append_lines(path, found)
-            rank_zero_info(f"data: not trained on {batch.substituted[0]}; all of them: {path}")
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            rank_zero_info(f"data: not trained on {batch.substituted[0]}{more} ({path.name})")
         if trainer.fit_loop.epoch_loop._should_accumulate():
             return
         counts = torch.tensor([self.bad, self.seen], device=pl_module.device)

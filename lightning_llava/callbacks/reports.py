@@ -82,6 +82,8 @@ class Reports(Callback):
         table.add_row("optimizer steps", str(trainer.global_step))
         table.add_row("time", f"{minutes} min {seconds} s")
         table.add_row("last loss", "none logged" if loss is None else f"{float(loss):.4f}")
+        if (bad := trainer.callback_metrics.get("data/substituted")) is not None:
+            table.add_row("samples not read", f"{int(bad)}, named in faults.*.jsonl")
         self.console.print(table)
         if not self.trained:
             self.console.print(

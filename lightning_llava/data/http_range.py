@@ -110,7 +110,7 @@ def _check(response: "ClientResponse", url: str, offset: int, size: int) -> int:
         raise NoRangesError(
             f"shard {printable(url)}: the server answers a range request with the whole file, so "
             "samples cannot be read one by one; serve it with range requests, copy the shards to "
-            "this machine, or stream them without an index"
+            "this machine, or set data.mode: streaming"
         )
     found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and found:

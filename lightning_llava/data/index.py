@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from jaxtyping import Int64
 
-from lightning_llava.data.indexer import ShardIndex, ShardIndexer, index_shards
+from lightning_llava.data.indexer import UNREADABLE, ShardIndex, ShardIndexer, index_shards
 from lightning_llava.data.location import Stamp, printable, scheme
 from lightning_llava.data.scan import countable
 from lightning_llava.data.schema import Sample, from_json
@@ -91,10 +91,10 @@ class Index:
     """How much was left out, by `source: reason` without what differs from sample to sample."""
     notes: Counter[str] = field(default_factory=Counter)
     """What was mended or ignored without a loss, by `source: note`."""
-    dropped_turns: int = 0
-    """Turns that over-long conversations lose."""
-    truncated_samples: int = 0
-    """Conversations that lose them."""
+    dropped_turns: Counter[str] = field(default_factory=Counter)
+    """Turns that over-long conversations lose, by source."""
+    truncated_samples: Counter[str] = field(default_factory=Counter)
+    """Conversations that lose them, by source."""
     languages: dict[str, Counter[str]] = field(default_factory=dict)
     """Samples by source and language."""
 
@@ -148,8 +148,8 @@ def build_index(
         progress: show a bar while shards are read.
 
     Raises:
-        SettingError: no sources, a pattern that matches nothing, a shard that a source names twice,
-            or a source without a usable sample.
+        SettingError: no sources, a pattern that matches nothing, a shard that a source names twice
+            or that cannot be reached, or a source without a usable sample.
     """
     if not sources:
         raise SettingError(
@@ -161,6 +161,7 @@ def build_index(
     }
     named = [shard for of_source in shards.values() for shard in of_source]
     indexed = index_shards(named, ShardIndexer(storage, encoder, decode), processes, progress)
+    _refuse_unreadable(indexed)
     by_name = {found.shard: found for found in indexed}
     index = assemble({name: [by_name[shard] for shard in own] for name, own in shards.items()})
     present = set(index.source_numbers.tolist())
@@ -171,6 +172,22 @@ def build_index(
                 f"data.sources.{name}: no usable sample in its shards; the first problem: {first}"
             )
     return index
+
+
+def _refuse_unreadable(indexed: list[ShardIndex]) -> None:
+    """Refuse shards that are away: what they hold is sound, and would be missing unnoticed."""
+    lost = {
+        printable(found.shard): reason
+        for found in indexed
+        for key, reason in found.left_out()
+        if not key and reason.startswith(UNREADABLE)
+    }
+    if lost:
+        shard, reason = next(iter(lost.items()))
+        raise SettingError(
+            f"data.sources: {len(lost)} of {len(indexed)} shards cannot be reached, first {shard}: "
+            f"{reason}. Start again if that passes; else mend what they lie on, or take them out"
+        )
 
 
 def expand_shards(setting: str, patterns: str | list[str], storage: ShardStorage) -> list[str]:
@@ -239,8 +256,6 @@ def assemble(sources: dict[str, list[ShardIndex]]) -> Index:
         image_sizes=_joined([part.facts.image_sizes[part.kept_images] for part in parts], 2),
         keys=b"".join(keys),
         key_ends=np.cumsum([len(key) for key in keys], dtype=np.int64),
-        dropped_turns=sum(int(part.measured.dropped.sum()) for part in parts),
-        truncated_samples=sum(int((part.measured.dropped > 0).sum()) for part in parts),
     )
     for part in parts:
         _note(index, part)
@@ -271,6 +286,9 @@ def _note(index: Index, part: _Part) -> None:
         index.reasons[f"{source}: {countable(reason)}"] += 1
     for note, count in part.facts.notes.items():
         index.notes[f"{source}: {note}"] += count
+    if dropped := int(part.measured.dropped.sum()):
+        index.dropped_turns[source] += dropped
+        index.truncated_samples[source] += int((part.measured.dropped > 0).sum())
     spoken = index.languages.setdefault(source, Counter())
     spoken.update(compress(part.facts.languages, part.kept.tolist()))
 

@@ -76,7 +76,10 @@ class PackDataset(Dataset[Batch]):
             try:
                 return self._read(indexed)
             except (SettingError, OSError) as error:
+                again = isinstance(error, SettingError) and str(error) == str(problem)
                 problem = error
+            if again:  # the same bytes twice: they are wrong, not the reading
+                break
         substituted.append(f"shard {printable(indexed.shard)}, sample {indexed.key}: {problem}")
         # The record's own id may be as unreadable as the rest.
         name = f"{indexed.source}/{shard_name(indexed.shard)}/{indexed.key}"

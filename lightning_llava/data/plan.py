@@ -42,6 +42,7 @@ class Plan:
         seed: of every shuffle.
         num_images: images per sample; None for none at all.
         identity: what else tells these samples from others (`Index.fingerprint`).
+        names: of the sources, for the errors.
 
     Raises:
         SettingError: a sample longer than a pack, a weight that is no count, or weights under which
@@ -57,6 +58,7 @@ class Plan:
         seed: int,
         num_images: Int[np.ndarray, " samples"] | None = None,
         identity: str = "",
+        names: Sequence[str] = (),
     ) -> None:
         if lengths.max() > pack_tokens:
             raise SettingError(
@@ -64,10 +66,7 @@ class Plan:
                 f"{lengths.max()} tokens; raise it to that, "
                 "or lower model.language.max_length so that long conversations lose turns"
             )
-        if not all(0 <= weight < math.inf for weight in weights):
-            raise SettingError(
-                f"data.sources: the weights are {list(weights)}; expected numbers from 0 up"
-            )
+        _check_weights(sources, weights, names)
         self.lengths, self.sources, self.weights = lengths, sources, list(weights)
         self.pack_tokens, self.seed, self.identity = pack_tokens, seed, identity
         self.costs = sample_costs(lengths, 0 if num_images is None else num_images)
@@ -77,13 +76,6 @@ class Plan:
             raise SettingError(
                 f"data.sources: the weights {self.weights} leave no sample; raise one"
             )
-        for number, weight in enumerate(weights):
-            size = int((sources == number).sum())
-            if weight and not round(weight * size):
-                raise SettingError(
-                    f"data.sources: the weight {weight} of the source {number}, counted from 0, "
-                    f"leaves none of its {size} samples; raise it, or set it to 0"
-                )
 
     @property
     def fingerprint(self) -> str:
@@ -139,6 +131,24 @@ class Plan:
             index -= self.num_packs(epoch)
             epoch += 1
         return self.epoch_packs(epoch)[index]
+
+
+def _check_weights(
+    sources: Int[np.ndarray, " samples"], weights: Sequence[float], names: Sequence[str]
+) -> None:
+    """Refuse weights that are no counts, and those that leave a source without a sample."""
+    sizes = np.bincount(sources, minlength=len(weights)).tolist()
+    for number, (weight, size) in enumerate(zip(weights, sizes, strict=True)):
+        name = names[number] if names else f"source {number}"
+        if not 0 <= weight < math.inf:
+            raise SettingError(
+                f"data.sources: the weight of {name} is {weight}; expected a number from 0 up"
+            )
+        if weight and not round(weight * size):
+            raise SettingError(
+                f"data.sources: the weight {weight} of {name} leaves none of its {size} samples; "
+                "raise it, or set it to 0"
+            )
 
 
 def sample_costs(

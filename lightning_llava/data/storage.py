@@ -6,6 +6,7 @@ import resource
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from glob import glob, has_magic
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -261,9 +262,13 @@ def _pread(file: int, offset: int, size: int) -> bytes:
 def _compare(status: os.stat_result, stamp: Stamp) -> None:
     if status.st_size != stamp.size or str(status.st_mtime_ns) != stamp.version:
         raise OSError(
-            f"changed since it was indexed: {status.st_size} bytes of {status.st_mtime_ns}, "
-            f"then {stamp.size} bytes of {stamp.version}"
+            f"changed since it was indexed: {status.st_size:,} bytes of "
+            f"{_moment(status.st_mtime_ns)} instead of {stamp.size:,} of {_moment(stamp.version)}"
         )
+
+
+def _moment(nanoseconds: int | str) -> str:
+    return datetime.fromtimestamp(int(nanoseconds) / 1e9).isoformat(" ", "milliseconds")
 
 
 def _stamp(shard: str, status: os.stat_result) -> Stamp:

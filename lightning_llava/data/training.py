@@ -34,6 +34,7 @@ def make_plan(index: Index, sources: Mapping[str, SourceSpec], pack_tokens: int,
         seed=seed,
         num_images=index.num_images,
         identity=index.fingerprint,
+        names=index.sources,
     )
 
 
@@ -63,6 +64,31 @@ def check_same_samples(trainer: Any, index: Index) -> None:
     )
 
 
+def refuse_other_samples(saved: Mapping[str, Any], index: Index) -> None:
+    """Refuse to continue a run with other samples than it was planned with.
+
+    Args:
+        saved: `describe_mixture` of the run that continues.
+        index: what is there now.
+
+    Raises:
+        SettingError: naming the first source that has more or fewer.
+    """
+    sizes = np.bincount(index.source_numbers, minlength=len(index.sources)).tolist()
+    for name, now in zip(index.sources, sizes, strict=True):
+        before = saved.get(name, {}).get("samples", now)
+        if before == now:
+            continue
+        lost = [entry for entry in index.quarantine if entry.source == name]
+        left_out = f" ({len(lost)} left out, first {lost[0]})" if lost else ""
+        raise SettingError(
+            f"--ckpt_path continues a run with the samples that it was planned with: {name} has "
+            f"{now} now{left_out} and had {before}. Put the shards back as they were, and remove "
+            "indexes (SHARD.index.json) that `tools/shards.py index --decode` has written since; "
+            "or start a new stage from its weights with model.init_from"
+        )
+
+
 def report_left_out(index: Index) -> None:
     """Log what the index left out or mended, by reason, and the first of it by name."""
     for reason, count in index.reasons.items():
@@ -71,8 +97,11 @@ def report_left_out(index: Index) -> None:
         rank_zero_info(f"data: left out {entry}")
     for note, count in index.notes.items():
         rank_zero_info(f"data: {count} of {note}")
-    if index.dropped_turns:
-        rank_zero_info(f"data: {index.dropped_turns} turns cut from conversations over max_length")
+    for source, count in index.truncated_samples.items():
+        rank_zero_info(
+            f"data: {count} conversations of {source} are over model.language.max_length and lose "
+            f"{index.dropped_turns[source]} turns from their ends"
+        )
 
 
 def check_samples(

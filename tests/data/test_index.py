@@ -75,7 +75,7 @@ def test_extents_are_what_tarfile_reads(tmp_path, encoder, storage):
     assert read_sample(storage, index[1]).images == images[1:]
     assert read_sample(storage, index[1]).id == "two"
     assert index.image_sizes.tolist() == [[20, 12]] * 3
-    assert (index.quarantine, index.dropped_turns) == ([], 0)
+    assert (index.quarantine, index.dropped_turns) == ([], {})
     assert index.notes == {"test: members ignored that end in .txt": 2}
 
 
@@ -205,7 +205,7 @@ def test_long_conversations_lose_whole_turns(tmp_path, encoder):
     # Every pair takes the same number of tokens, and <s> is one: half is one pair and a piece.
     assert (whole - 1) % 4 == 0
     assert index.lengths.tolist() == [1 + (whole - 1) // 4, good]
-    assert (index.dropped_turns, index.truncated_samples) == (6, 1)
+    assert (index.dropped_turns, index.truncated_samples) == ({"test": 6}, {"test": 1})
     shorter.max_length = good
     with pytest.raises(SettingError, match=r"no usable sample .*raise model\.language\.max_len"):
         index_of(shorter, write_tar(tmp_path / "b.tar", members[0]))
@@ -291,9 +291,6 @@ def compress(path):
 
 
 DAMAGES = {
-    "vanished": (vanish, "the shard cannot be read (No such file or directory)", 1),
-    "loop": (tie, "the shard cannot be read (Too many levels of symbolic links)", 1),
-    "folder": (make_folder, "the shard cannot be read ({path} is not a file)", 1),
     "empty": (lambda path: path.write_bytes(b""), "the file is empty", 1),
     "text": (lambda path: path.write_bytes(b"no tar"), "not a tar (begins with b'no tar')", 1),
     "gzip": (compress, "compressed with gzip, expected a plain tar: unpack it", 1),
@@ -321,10 +318,27 @@ def test_a_damaged_shard_stops_nothing(tmp_path, encoder, damage, reason, left):
     assert len(index) == left
     assert index[0].shard == str(good)
     (entry,) = index.quarantine
-    reason = reason.format(path=bad)
     assert entry == Quarantined("test", str(bad), "", reason)
     assert index.reasons == {f"test: {reason.partition(' (')[0]}": 1}
     assert str(entry) == f"shard {bad}: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (vanish, "No such file or directory"),
+        (tie, "Too many levels of symbolic links"),
+        (make_folder, "is not a file"),
+    ],
+)
+def test_a_shard_that_is_away_is_not_passed_over(tmp_path, encoder, fault, reason):
+    """Nothing is wrong with its samples, and half a data set would be trained on."""
+    for name in "ab":
+        write_tar(tmp_path / f"{name}.tar", ("0.json", GOOD))
+    fault(tmp_path / "b.tar")
+    message = rf"1 of 2 shards cannot be reached, first .*b\.tar: .*{reason}.*take them out$"
+    with pytest.raises(SettingError, match=message):
+        index_of(encoder, tmp_path / "*.tar")
 
 
 def test_a_shard_that_may_not_be_read(tmp_path, encoder, monkeypatch):
@@ -337,10 +351,8 @@ def test_a_shard_that_may_not_be_read(tmp_path, encoder, monkeypatch):
         return original(self, shard)
 
     monkeypatch.setattr(ShardStorage, "open", refuse)
-    index = index_of(encoder, *paths)
-    assert keys(index) == ["0"]
-    (entry,) = index.quarantine
-    assert entry.reason == "the shard cannot be read (Permission denied)"
+    with pytest.raises(SettingError, match=r"b\.tar: .*\(Permission denied\)"):
+        index_of(encoder, *paths)
     monkeypatch.undo()
     assert keys(index_of(encoder, *paths)) == ["0", "0"]  # nothing was kept of the failure
 
@@ -475,7 +487,7 @@ def test_remote_shards_without_a_word_of_their_secrets(tmp_path, encoder, storag
     content = write_tar(tmp_path / "a.tar", *members).read_bytes()
     with RangeServer() as server:
         server.files = {"data/a.tar": content, "data/b.tar": content[:1500]}
-        urls = [f"{server.url}/data/{name}.tar?token=secret" for name in "abc"]
+        urls = [f"{server.url}/data/{name}.tar?token=secret" for name in "ab"]
         sources = {"web": SourceSpec(shards=urls)}
         index = build_index(sources, encoder, storage, progress=False)
         assert keys(index) == ["0"]
@@ -487,7 +499,11 @@ def test_remote_shards_without_a_word_of_their_secrets(tmp_path, encoder, storag
         again = build_index(sources, encoder, storage, progress=False)
         # A byte each for the version; what is known is not read again.
         assert {asked for _, asked in server.requests} == {"bytes=0-0"}
+        del server.files["data/b.tar"]
+        with pytest.raises(SettingError, match=r"1 of 2 shards cannot be reached.*\(404\)") as lost:
+            build_index(sources, encoder, storage, progress=False)
+    assert "secret" not in str(lost.value)
     assert again.fingerprint == index.fingerprint
     assert not any("secret" in line for line in told)
     assert told[0] == "shard URL/data/a.tar?…, sample 1: image 0 is empty"
-    assert len(told) == 4
+    assert len(told) == 3

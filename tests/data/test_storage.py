@@ -92,7 +92,7 @@ def test_a_change_between_two_parts_is_seen(storage, shard, monkeypatch):
         return content
 
     monkeypatch.setattr(os, "pread", read_and_touch)
-    with pytest.raises(OSError, match=f"indexed: 1024 bytes of {int(stamp.version) + 1}, then 1"):
+    with pytest.raises(OSError, match=r"indexed: 1,024 bytes of .* instead of 1,024 of"):
         storage.read_parts(str(shard), [(0, 2), (1000, 24)], stamp)
 
 
@@ -101,7 +101,7 @@ def test_a_shard_that_was_cut_changed_before_anything_else(storage, shard):
     os.truncate(shard, 1000)
     os.utime(shard, ns=(0, int(stamp.version)))
     for extents in ([(0, 2)], [(0, 2), (999, 5)]):
-        with pytest.raises(OSError, match="changed since it was indexed: 1000 bytes of"):
+        with pytest.raises(OSError, match="changed since it was indexed: 1,000 bytes of"):
             storage.read_parts(str(shard), extents, stamp)
 
 

@@ -95,7 +95,7 @@ def test_shards_give_back_what_was_said(folder, world, split):
     storage = ShardStorage()
     index = build_index(sources, encoder, storage)
     assert index.quarantine == []
-    assert index.dropped_turns == 0
+    assert index.dropped_turns == {}
     by_source = {name: [] for name in sources}
     for indexed in index:
         by_source[indexed.source].append(read_sample(storage, indexed))
