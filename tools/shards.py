@@ -9,11 +9,14 @@ from lightning_llava.errors import SettingError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return a command's exit code; 2 on a wrong input."""
+    """Return a command's exit code; 2 on a wrong input, 130 when Ctrl-C stopped it."""
     given = sys.argv[1:] if arguments is None else arguments
-    options = _parser(given).parse_args(given)
     try:
+        options = _parser(given).parse_args(given)
         return options.run(options)
+    except KeyboardInterrupt:
+        print("stopped; what was finished is kept", file=sys.stderr)
+        return 130
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

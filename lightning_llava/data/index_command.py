@@ -1,6 +1,7 @@
 """`tools/shards.py index SHARDS …`: look for damage, and leave the indexes beside the shards."""
 
 import json
+import re
 import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
@@ -52,7 +53,7 @@ def run(options: Namespace) -> int:
     """Index, and print what was found.
 
     Returns:
-        0 when all is well, 1 when something was quarantined.
+        0 when all is well, 1 when something was left out.
 
     Raises:
         SettingError: a wrong input.
@@ -66,7 +67,7 @@ def run(options: Namespace) -> int:
         named = [{"shard": q.shard, "key": q.key, "reason": q.reason} for q in quarantine]
         sys.stdout.write(json.dumps(summary | {"quarantine": named}) + "\n")
     else:
-        _print(summary, quarantine)
+        _print(summary, quarantine, {printable(r.shard): r.stamp.size for r in results})
     return 1 if quarantine else 0
 
 
@@ -115,21 +116,30 @@ def _quarantine(results: list[ShardIndex]) -> list[Quarantined]:
     ]
 
 
-def _print(summary: dict[str, Any], quarantine: list[Quarantined]) -> None:
+def _lost(entry: Quarantined, sizes: dict[str, int]) -> str:
+    """Say how much of a damaged shard is not used, where bytes follow the damage."""
+    damage = re.search(r" \(at byte (\d+): ", entry.reason)
+    size = sizes.get(entry.shard, 0)
+    if entry.key or not damage or size <= int(damage[1]):
+        return ""  # cut in a member's content: the reason says how much of it is missing
+    return f"; the last {size - int(damage[1]):,} of its {size:,} bytes are not used"
+
+
+def _print(summary: dict[str, Any], quarantine: list[Quarantined], sizes: dict[str, int]) -> None:
     console, table = Console(), Table(show_header=False)
-    longest = _range(summary["image_sizes"])
+    sides = _range(summary["image_sizes"], "pixels")
     rows = {
         "shards": f"{summary['shards']:,}, {summary['bytes']:,} bytes",
         "samples": f"{summary['samples']:,} ({summary['text_only']:,} text-only)",
         "questions": f"{summary['pairs']:,}",
         "languages": ", ".join(f"{name} {n:,}" for name, n in summary["languages"].items()),
-        "images": f"{summary['images']:,}" + (f"; longer side {longest} pixels" if longest else ""),
-        "quarantined": f"{summary['quarantined']:,}",
+        "images": f"{summary['images']:,}" + (f"; longer side {sides}" if sides else ""),
+        "left out": f"{summary['quarantined']:,}",
     }
     if "tokens" in summary:
-        lengths = _range(summary["lengths"])
+        lengths = _range(summary["lengths"], "tokens")
         rows["tokens"] = f"{summary['tokens']:,}" + (f"; a sample {lengths}" if lengths else "")
-        rows["truncated"] = f"{summary['truncated']:,} samples lose turns"
+        rows["truncated"] = f"{summary['truncated']:,} samples lose turns at their end"
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)
@@ -138,11 +148,15 @@ def _print(summary: dict[str, Any], quarantine: list[Quarantined]) -> None:
     for reason, count in summary["reasons"].items():
         _line(console, f"left out: {count:,} x {reason}")
         for entry in [q for q in quarantine if countable(q.reason) == reason][:SHOWN]:
-            _line(console, f"  {entry}")
+            _line(console, f"  {entry}{_lost(entry, sizes)}")
+        if count > SHOWN:
+            _line(console, f"  and {count - SHOWN:,} more (--json names all)")
 
 
-def _range(spread: dict[str, int] | None) -> str:
-    return f"{spread['least']:,} … {spread['median']:,} … {spread['most']:,}" if spread else ""
+def _range(spread: dict[str, int] | None, unit: str) -> str:
+    if not spread:
+        return ""
+    return f"{spread['least']:,} to {spread['most']:,} {unit}, median {spread['median']:,}"
 
 
 def _line(console: Console, text: str) -> None:

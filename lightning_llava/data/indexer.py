@@ -18,6 +18,11 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from lightning_llava.data.interrupts import (
+    interrupts_end_processes,
+    interrupts_held,
+    take_interrupts,
+)
 from lightning_llava.data.location import Stamp
 from lightning_llava.data.measure import encoder_fingerprint, measure
 from lightning_llava.data.scan import FoundSample, Scan, scan_shard
@@ -30,7 +35,6 @@ from lightning_llava.data.sidecar import (
     write_sidecar,
 )
 from lightning_llava.data.storage import ShardStorage
-from lightning_llava.data.workers import follow_parent
 from lightning_llava.errors import SettingError
 from lightning_llava.text.conversation import ConversationEncoder
 
@@ -241,8 +245,11 @@ def _results(shards: list[str], indexer: ShardIndexer, processes: int) -> Iterat
         min(processes, len(shards)), context, initializer=_start, initargs=(indexer,)
     )
     try:
-        for future in as_completed([pool.submit(_index_one, shard) for shard in shards]):
-            yield future.result()
+        with interrupts_end_processes():
+            with interrupts_held():
+                futures = [pool.submit(_index_one, shard) for shard in shards]
+            for future in as_completed(futures):
+                yield future.result()
     except BrokenProcessPool as error:
         raise SettingError(
             f"one of the {processes} processes that index shards was killed, most likely because "
@@ -259,7 +266,7 @@ _indexer: ShardIndexer | None = None
 def _start(indexer: ShardIndexer) -> None:
     global _indexer
     _indexer = indexer
-    follow_parent()
+    take_interrupts()
 
 
 def _index_one(shard: str) -> ShardIndex:

@@ -70,9 +70,9 @@ def run(options: Namespace) -> int:
         for table in _count(samples, indexed, storage, encoder):
             console.print(table)
         _draw(samples, storage, options)
-        _line(console, f"{min(options.number, len(samples))} samples drawn: {options.output}")
+        _line(console, f"{_samples(min(options.number, len(samples)))} drawn: {options.output}")
     else:
-        _line(console, f"no sample in {len(shards)} shards")
+        _line(console, f"no sample in {len(shards):,} shard{'s' * (len(shards) != 1)}")
     if left_out:
         _line(console, f"left out: {left_out:,} (tools/shards.py index names them)")
     return 0 if samples else 1
@@ -147,6 +147,10 @@ def _check(options: Namespace) -> None:
         raise SettingError(f"--seed is {options.seed}, expected 0 or more")
     if not options.output.parent.is_dir():
         raise SettingError(f"--output: the folder {options.output.parent} does not exist")
+
+
+def _samples(count: int) -> str:
+    return f"{count:,} sample{'s' * (count != 1)}"
 
 
 def _line(console: Console, text: str) -> None:

@@ -21,6 +21,7 @@ BOX = re.compile(
 PHRASE_WORDS = 12
 """More words, or a full stop after several, make a sentence."""
 ANSWER_TYPES = ("yes/no", "number", "one word", "phrase", "sentence", "box", "empty")
+SPREAD = ("smallest", "median", "mean", "99 % up to", "largest")
 COMMON_SIZES = 5
 """Image sizes that are named."""
 
@@ -100,7 +101,7 @@ class Statistics:
         images = Table("images", _right("samples"), _right("share"), title="Images a sample")
         for number, count in sorted(self.images.items()):
             images.add_row(str(number) if number else "text-only", *_part(count, self.samples))
-        types = Table("answer", _right("number"), _right("share"), title="Answers")
+        types = Table("kind of answer", _right("answers"), _right("share"), title="Answers")
         for name in ANSWER_TYPES:
             if count := self.answers[name]:
                 types.add_row(name, *_part(count, self.answers.total()))
@@ -108,7 +109,7 @@ class Statistics:
         return [*made, common_sizes(image_sizes)] if len(image_sizes) else made
 
     def _lengths(self, image_sizes: np.ndarray, lengths: np.ndarray | None) -> Table:
-        table = Table("", *map(_right, ("least", "median", "mean", "99 %", "most")), title="Sizes")
+        table = Table("", *map(_right, SPREAD), title="Sizes")
         width, height = image_sizes.reshape(-1, 2).T
         rows: dict[str, Iterable[int]] = {
             "questions a sample": self.pairs,

@@ -101,9 +101,30 @@ def test_photographs_of_all_shapes_stay_byte_for_byte(photographs):
 
 def test_an_image_named_twice_in_a_question_is_one_image(photographs):
     twice = record("coffee.jpg", question="Is <image> the same as <image>?")
-    (sample,), _ = convert([twice], photographs)
+    (sample, _), report = convert([twice, record("coffee.jpg")], photographs)
     # As LLaVA's preprocess_multimodal writes it.
     assert sample.turns[0].text == "<image>\nIs  the same as ?"
+    assert report.notes == {"placeholders of one picture merged": 1}
+
+
+@pytest.mark.parametrize(
+    ("images", "turns", "found"),
+    [
+        (["coffee.jpg"], says("human: <image>\nA?", "gpt: B", "human: <image> C?", "gpt: D"), 2),
+        (
+            ["coffee.jpg", "cat_tiny.jpg"],
+            says("human: <image><image>A?", "gpt: B", "human: <image>C?", "gpt: D"),
+            3,
+        ),
+        (["coffee.jpg", "cat_tiny.jpg"], says("human: <image>A?", "gpt: B"), 1),
+    ],
+)
+def test_placeholders_are_merged_only_where_there_is_one_image_to_mean(
+    photographs, images, turns, found
+):
+    entry = left_out(record(images, conversations=turns), photographs)
+    assert entry.reason == "conversation"
+    assert entry.detail.startswith(f"{found} <image> placeholders in the user turns but ")
 
 
 def test_turns_and_placeholders_are_kept(photographs):
@@ -126,8 +147,9 @@ def test_turns_and_placeholders_are_kept(photographs):
 
 def test_leading_answer_is_dropped(folder):
     conversations = says("gpt: ", "human: Hi", "gpt: Hello")
-    (sample,), _ = convert([record(conversations=conversations)], folder)
+    (sample,), report = convert([record(conversations=conversations)], folder)
     assert sample.turns == [Turn("user", "Hi"), Turn("assistant", "Hello")]
+    assert report.notes == {"answers before the first question dropped": 1}
 
 
 @pytest.mark.parametrize("image", [{}, {"image": None}, {"image": ""}, {"image": []}])
@@ -168,14 +190,17 @@ def test_language_can_be_told(folder):
 
 def test_missing_image(folder):
     entry = left_out(record("coco/1.jpg", id="c1"), folder)
-    assert (entry.id, entry.reason, entry.detail) == ("c1", "missing", "coco/1.jpg: no such file")
+    assert (entry.id, entry.reason) == ("c1", "missing")
+    assert entry.detail == (
+        f"coco/1.jpg: no such file in {folder.resolve()}, under no other ending either"
+    )
     (folder / "coco").mkdir()
-    assert left_out(record("coco"), folder).reason == "missing"
+    assert left_out(record("coco"), folder).detail == f"coco: no such file in {folder.resolve()}"
 
 
 def test_one_missing_image_of_two_leaves_the_record_out(photographs):
     two = record(["coffee.jpg", "gone.jpg"], question="<image><image> Same?")
-    assert left_out(two, photographs).detail == "gone.jpg: no such file"
+    assert left_out(two, photographs).detail.startswith("gone.jpg: no such file in ")
 
 
 def test_truncated_image(folder):
@@ -302,6 +327,15 @@ def test_many_records_keep_their_order(folder):
     assert [*report.left_out] == [40]
 
 
+def test_another_data_set_is_refused(folder):
+    questions = {"info": {}, "questions": [{"question_id": 1}]}
+    for content in ([questions], [{"question": "Hi"}] * 3, [3]):
+        with pytest.raises(
+            SettingError, match=r"records\.json holds .*; expected LLaVA's JSON: .* `conversations`"
+        ):
+            convert(content, folder)
+
+
 def test_images_folder_must_exist(tmp_path):
     with pytest.raises(SettingError, match=r"--images .*nowhere is no folder"):
         convert([record()], tmp_path / "nowhere")
@@ -349,6 +383,7 @@ def test_report_as_json(photographs, tmp_path):
     assert json.loads(report.to_json({"a-000000.tar": 5})) == {
         "records": 4,
         "written": 3,
+        "questions": 3,
         "images": 3,
         "image_bytes": sum(
             (photographs / f"{name}.jpg").stat().st_size
@@ -358,8 +393,15 @@ def test_report_as_json(photographs, tmp_path):
         "other_extension": 0,
         "reencoded": 0,
         "languages": {"en": 2, "ru": 1},
+        "notes": {},
         "left_out": [
-            {"position": 1, "id": "\ud83d", "reason": "missing", "detail": "gone.jpg: no such file"}
+            {
+                "position": 1,
+                "id": "\ud83d",
+                "reason": "missing",
+                "detail": f"gone.jpg: no such file in {photographs.resolve()}, under no other"
+                " ending either",
+            }
         ],
         "duplicates": [{"position": 3, "id": "again", "same_as": 0}],
         "duplicates_dropped": False,

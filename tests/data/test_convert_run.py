@@ -269,7 +269,7 @@ def test_a_finished_conversion_is_not_overwritten(tmp_path):
     conversion = Conversion(tmp_path, "a", "me")
     convert(text_drafts(1), conversion)
     before = contents(tmp_path)
-    with pytest.raises(SettingError, match=r"already holds 1 shards named a-\*.tar; remove"):
+    with pytest.raises(SettingError, match=r"already holds 1 shard named a-\*.tar; remove"):
         convert(text_drafts(1), conversion)
     assert contents(tmp_path) == before
 

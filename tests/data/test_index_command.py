@@ -82,8 +82,8 @@ def test_the_table(shards, capsys):
         "samples 4 (1 text-only)",
         "questions 5",
         "languages en 3, ru 1",
-        "images 3; longer side 30 … 200 … 640 pixels",
-        "quarantined 0",
+        "images 3; longer side 30 to 640 pixels, median 200",
+        "left out 0",
     ]
     assert lines[-1] == "note: 1 members ignored that end in .txt"
 
@@ -103,9 +103,10 @@ def test_everything_left_out_is_named(shards, capsys):
     assert [entry["key"] for entry in found["quarantine"]] == [*"012345"]
     assert call(*shards) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-6:] == [
+    assert lines[-7:] == [
         f"left out: 5 x {missing}",
         *[f"  shard {shards[1]}, sample {key}: {missing}" for key in "123"],
+        "  and 2 more (--json names all)",
         "left out: 1 x image 0 is empty",
         f"  shard {shards[1]}, sample 0: image 0 is empty",
     ]
@@ -179,6 +180,19 @@ def test_a_damaged_shard(shards, capsys):
         "the shard is damaged and what follows is lost": 1,
         "stands where the shard is damaged": 1,
     }
+    call(shards[1])
+    assert "are not used" not in capsys.readouterr().out  # all of the 1,600 are; more is missing
+
+
+def test_bytes_after_the_damage_are_counted(shards, capsys):
+    size = shards[0].stat().st_size
+    second = shards[0].read_bytes().index(b"1.json")  # of its header
+    with shards[0].open("r+b") as shard:
+        shard.seek(second)
+        shard.write(b"\xff" * 512)
+    assert call(shards[0]) == 1
+    told = f"; the last {size - second:,} of its {size:,} bytes are not used"
+    assert told in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,7 @@ def test_what_is_left_out_is_counted(folder, capsys):
     empty = write_tar(folder / "d.tar", ("3.json", b"{"))
     assert call(empty) == 1
     output = capsys.readouterr().out
-    assert "no sample in 1 shards" in output
+    assert "no sample in 1 shard\n" in output
     assert "left out: 1" in output
 
 

@@ -6,12 +6,14 @@ import tarfile
 from argparse import ArgumentParser
 from io import BytesIO
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from PIL import Image
 
 from lightning_llava.data.contact_sheet import MARGIN, WIDTH
 from lightning_llava.data.converters.command import add_convert_command
+from lightning_llava.data.converters.draft import Reason
 from lightning_llava.data.converters.kinds import KINDS
 from lightning_llava.data.schema import from_json
 from photographs import write_photographs
@@ -91,7 +93,13 @@ def test_photographs_to_shards(tool, world, capsys):
 
     report = json.loads((world / "shards" / "photos.report.json").read_text(encoding="utf-8"))
     assert report["left_out"] == [
-        {"position": 9, "id": "lost", "reason": "missing", "detail": "lost.jpg: no such file"}
+        {
+            "position": 9,
+            "id": "lost",
+            "reason": "missing",
+            "detail": f"lost.jpg: no such file in {(world / 'images').resolve()}, under no other"
+            " ending either",
+        }
     ]
     assert report["shards"] == {shard.name: shard.stat().st_size for shard in shards}
     rows = [line.replace("│", " ").split() for line in capsys.readouterr().out.splitlines()]
@@ -99,6 +107,10 @@ def test_photographs_to_shards(tool, world, capsys):
     assert ["written", "9"] in rows
     assert ["missing", "1"] in rows
     assert ["text-only", "1"] in rows
+    assert not any(row[:1] == ["questions"] for row in rows)
+    (size,) = (row for row in rows if row[:1] == ["bytes"])
+    total = sum(shard.stat().st_size for shard in shards)
+    assert size == ["bytes", f"{total:,}", "in", "3", "shards"]
     assert ["languages", "9", "(en", "3,", "ru", "6)"] in rows
 
 
@@ -114,15 +126,15 @@ def test_never_overwrites_shards(tool, world, capsys):
     assert tool.main(arguments(world)) == 0
     assert tool.main(arguments(world)) == 2
     error = capsys.readouterr().err
-    assert (
-        "already holds 1 shards named photos-*.tar; remove them or choose another --prefix" in error
-    )
+    assert "already holds 1 shard named photos-*.tar; remove it or choose another --prefix" in error
 
 
 def test_nothing_usable(tool, world, capsys):
-    (world / "photos.json").write_text("[{}]")
+    (world / "photos.json").write_text('[{"conversations": 3}]')
     assert tool.main(arguments(world)) == 1
-    assert "refused 1 (record 1)" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+    output = capsys.readouterr().out
+    assert "refused 1 (record 1)" in " ".join(output.replace("│", " ").split())
+    assert output.splitlines()[-1] == ("1 of 1 records were left out, most often for `record` (1)")
 
 
 def test_everything_that_can_be_asked(tool, world, capsys):
@@ -160,6 +172,9 @@ def test_every_reason_is_counted_and_named(tool, world, capsys):
     assert "missing 1" in rows
     assert "corrupt 2" in rows
     assert "refused 4 (conversation 1, format 1, path 1, record 1)" in rows
+    assert rows[-5].startswith("left out: 2, id bad 2: corrupt: cut.jpg")
+    assert rows[-4] == "and 4 more"
+    assert rows[-3] == "reasons: explained by python tools/shards.py convert --help"
     assert "duplicates 1 (kept 1)" in rows
     report = json.loads((world / "shards" / "photos.report.json").read_text(encoding="utf-8"))
     assert [(entry["position"], entry["id"], entry["reason"]) for entry in report["left_out"]] == [
@@ -187,6 +202,82 @@ def test_ctrl_c_says_how_to_go_on(tool, world, capsys, monkeypatch):
     monkeypatch.setattr("lightning_llava.data.converters.run.write_task", pressed)
     assert tool.main(arguments(world)) == 130
     assert "stopped; give the same command again" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("command", ["index", "look"])
+def test_ctrl_c_ends_the_other_commands_with_a_line(tool, world, capsys, monkeypatch, command):
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    assert tool.main(arguments(world)) == 0
+    monkeypatch.setattr("lightning_llava.data.indexer.ShardIndexer.known", pressed)
+    assert tool.main([command, str(world / "shards" / "*.tar")]) == 130
+    assert capsys.readouterr().err == "stopped; what was finished is kept\n"
+
+
+def test_reasons_are_explained_and_text_needs_no_picture_options(tool, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        tool.main(["convert", "--help"])
+    shown = capsys.readouterr().out
+    assert all(f"\n  {reason} " in shown for reason in get_args(Reason))
+    with pytest.raises(SystemExit, match="0"):
+        tool.main(["convert", "sharegpt", "--help"])
+    shown = capsys.readouterr().out
+    assert "--drop-duplicates" in shown
+    assert not any(option in shown for option in ("--max-side", "--reencode", "--images"))
+
+
+def test_text_alone(tool, tmp_path, capsys):
+    said = [("system", "Be kind."), ("human", "Hi"), ("gpt", "Hello"), ("human", "?"), ("gpt", "!")]
+    talk = {"id": "a", "conversations": [{"from": who, "value": what} for who, what in said]}
+    (tmp_path / "talks.json").write_text(json.dumps([talk] * 1200))
+    files = [f"--conversations={tmp_path / 'talks.json'}", f"--output={tmp_path / 'shards'}"]
+    assert tool.main(["convert", "sharegpt", *files]) == 0
+    output = capsys.readouterr().out
+    rows = [" ".join(line.replace("│", " ").split()) for line in output.splitlines()]
+    assert "records 1,200" in rows
+    assert "questions 2,400" in rows
+    assert "duplicates 1,199 (kept 1,199)" in rows
+    assert "note: system turns dropped 1,200" in rows
+    assert next(row for row in rows if row.startswith("bytes")).endswith(" in 1 shard")
+    assert not any(row.startswith("reasons") for row in rows)
+
+
+def test_a_wrong_folder_ends_it_before_anything_is_written(tool, world, capsys):
+    records = json.loads((world / "photos.json").read_text(encoding="utf-8"))
+    lost = [{**records[0], "id": str(i), "image": f"coco/{i}.jpg"} for i in range(100)]
+    (world / "photos.json").write_text(json.dumps([*lost, *records]))
+    assert tool.main(arguments(world, "--max-samples", "3")) == 2
+    images = world / "images"
+    assert capsys.readouterr().err == (
+        "error: the first 100 records with pictures all lack them; the first is coco/0.jpg: no such"
+        f" file in {images.resolve()}, under no other ending either; --images {images} must be the"
+        " folder that their paths start from\n"
+    )
+    assert not [*(world / "shards").iterdir()]
+    # Fewer, and a text among them: a conversion, though a poor one.
+    (world / "photos.json").write_text(json.dumps([*lost[:50], records[8], *lost[50:99]]))
+    assert tool.main(arguments(world)) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"99 of 100 records were left out, most often for `missing` (99): --images {images} must be"
+        " the folder that their paths start from"
+    )
+    # One that is there, and they are converted as ever.
+    (world / "photos.json").write_text(json.dumps([*lost[:99], *records[:1], *lost]))
+    assert tool.main(arguments(world, "--prefix", "p")) == 0
+
+
+def test_wrong_names_of_pictures_are_told(tool, world, capsys):
+    asked = [{"question_id": i, "image_id": i, "question": "What?"} for i in range(120)]
+    given = [{"question_id": i, "image_id": i, "multiple_choice_answer": "a"} for i in range(120)]
+    for name, content in (("questions", asked), ("annotations", given)):
+        (world / f"{name}.json").write_text(json.dumps({name: content}))
+    files = [f"--{name}={world / name}.json" for name in ("questions", "annotations")]
+    folders = [f"--images={world / 'images'}", f"--output={world / 'shards'}"]
+    assert tool.main(["convert", "vqav2", *files, *folders]) == 2
+    error = capsys.readouterr().err
+    assert "the first is COCO_train2014_000000000000.jpg: no such file in " in error
+    assert error.endswith("start from, and --names train2014 the form of their names\n")
 
 
 def test_every_kind_is_offered(tool, capsys):
@@ -221,7 +312,11 @@ def explained(tool, capsys, *command):
 
 @pytest.mark.parametrize(
     ("command", "count"),
-    [*((("convert", name), 11) for name in KINDS), (("index",), 9), (("look",), 9)],
+    [
+        *((("convert", name), 9 if KINDS[name].text_only else 11) for name in KINDS),
+        (("index",), 9),
+        (("look",), 9),
+    ],
 )
 def test_help_explains_every_option_and_names_its_default(tool, capsys, command, count):
     options, after = explained(tool, capsys, *command)

@@ -5,7 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning_llava.data.converters.draft import Draft, LeftOut
+from lightning_llava.data.converters.draft import (
+    LEADING_ANSWER,
+    MERGED,
+    PLACED,
+    SYSTEM_TURN,
+    TRAILING_QUESTION,
+    Draft,
+    LeftOut,
+)
 from lightning_llava.data.converters.published import (
     check_form,
     is_parquet,
@@ -38,8 +46,8 @@ def read_sharegpt(conversations: Path) -> Iterator[Draft | LeftOut]:
 
     Published: ShareGPT_V3_unfiltered_cleaned_split.json (anon8231489123/ShareGPT_Vicuna_unfiltered
     on the Hugging Face hub); read one by one. System turns at the start, assistant turns before the
-    first question and user turns after the last answer are dropped; what then does not alternate is
-    left out, as Vicuna does.
+    first question and user turns after the last answer are dropped, and noted; what then does not
+    alternate is left out, as Vicuna does.
 
     Raises:
         SettingError: not this file.
@@ -50,11 +58,11 @@ def read_sharegpt(conversations: Path) -> Iterator[Draft | LeftOut]:
     )
 
     def convert(record: Any) -> Draft:
-        turns = _trimmed(_turns(record))
+        turns, notes = _trimmed(_turns(record))
         for place, turn in enumerate(turns):
             if problem := problem_of(turn.text):
                 raise Unusable("conversation", f"turn {place} {problem}")
-        return Draft(identifier(record, "id"), turns)
+        return Draft(identifier(record, "id"), turns, notes=notes)
 
     yield from read_each(records, "id", convert)
 
@@ -65,7 +73,8 @@ def read_llava_instruct_ru(conversations: Path) -> Iterator[Draft | LeftOut]:
     Published: llava_instruct_ru_train.json and llava_instruct_ru_val.json
     (deepvk/LLaVA-Instruct-ru on the Hugging Face hub): type, conversations, id (COCO's image, not
     unique), image (a path inside COCO's folder); or the same as parquet, a file or a folder of one
-    split. The `val` split has no `<image>`; it is put in front of the first question.
+    split. The `val` split has no `<image>`; it is put in front of the first question. Turns are
+    dropped and noted as of ShareGPT.
 
     Raises:
         SettingError: not this file, or pyarrow is missing.
@@ -78,14 +87,17 @@ def read_llava_instruct_ru(conversations: Path) -> Iterator[Draft | LeftOut]:
         records = check_form(read, "conversations", conversations, expected)
 
     def convert(record: Any) -> Draft:
-        turns = _trimmed(_turns(record))
+        turns, notes = _trimmed(_turns(record))
+        if (placeholders := turns[0].text.count(IMAGE_PLACEHOLDER)) != 1:
+            notes.append(MERGED if placeholders else PLACED)
         asked = turns[0].text.replace(IMAGE_PLACEHOLDER, "").strip()
         turns[0] = replace(turns[0], text=asked)
         for place, turn in enumerate(turns):
             if problem := problem_of(turn.text):
                 raise Unusable("conversation", f"turn {place} {problem}")
         turns[0] = replace(turns[0], text=f"{IMAGE_PLACEHOLDER}\n{asked}")
-        return Draft(identifier(record, "id"), turns, [text(record, "image")], language="ru")
+        name, image = identifier(record, "id"), text(record, "image")
+        return Draft(name, turns, [image], language="ru", notes=notes)
 
     yield from read_each(records, "id", convert)
 
@@ -111,8 +123,11 @@ def _turns(record: Any) -> list[tuple[str, str]]:
     return turns
 
 
-def _trimmed(said: list[tuple[str, str]]) -> list[Turn]:
+def _trimmed(said: list[tuple[str, str]]) -> tuple[list[Turn], list[str]]:
     """Cut a conversation to the part from the first question to the last answer.
+
+    Returns:
+        The turns, and notes of what was cut off.
 
     Raises:
         Unusable: nothing is left, or it does not alternate.
@@ -120,9 +135,14 @@ def _trimmed(said: list[tuple[str, str]]) -> list[Turn]:
     spoken = said[next((i for i, (speaker, _) in enumerate(said) if speaker != "system"), 0) :]
     if any(speaker == "system" for speaker, _ in spoken):
         raise Unusable("conversation", "a system turn that is not at the start")
+    notes = [SYSTEM_TURN] if len(spoken) < len(said) else []
     turns = [Turn(SPEAKERS[speaker], text) for speaker, text in spoken]
+    if turns and turns[0].role == "assistant":
+        notes.append(LEADING_ANSWER)
     while turns and turns[0].role == "assistant":
         turns.pop(0)
+    if turns and turns[-1].role == "user":
+        notes.append(TRAILING_QUESTION)
     while turns and turns[-1].role == "user":
         turns.pop()
     if not turns:
@@ -131,4 +151,4 @@ def _trimmed(said: list[tuple[str, str]]) -> list[Turn]:
         if turn.role != ("user", "assistant")[place % 2]:
             detail = f"turn {place} of {len(turns)}: {turn.role} speaks twice"
             raise Unusable("conversation", detail)
-    return turns
+    return turns, notes

@@ -3,27 +3,33 @@
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
-from rich.table import Table
 
 from lightning_llava.data.converters.conversion import Conversion
+from lightning_llava.data.converters.draft import REASONS
 from lightning_llava.data.converters.kinds import KINDS, Kind
-from lightning_llava.data.converters.report import Report
 from lightning_llava.data.converters.run import GO_ON, convert
+from lightning_llava.data.converters.summary import print_line, print_summary
 from lightning_llava.data.cores import usable_cores
-
-SHOWN = 3
-"""Records left out that are named on the screen; all are in the report."""
 
 ALL_KINDS = (
     "Every record that is left out is named, with the reason, in OUTPUT/PREFIX.report.json. A"
-    " conversion that was stopped goes on when the same command is given again."
+    " conversion that was stopped goes on when the same command is given again; a finished one is"
+    " refused."
+)
+LEFT_OUT = "\n".join(
+    [
+        "why a record (a conversation, or a question that cannot be used) is left out:",
+        *(
+            fill(f"  {reason:<14}{why}", 79, subsequent_indent=" " * 16)
+            for reason, why in REASONS.items()
+        ),
+    ]
 )
 
 
@@ -32,9 +38,11 @@ def add_convert_command(commands: Any) -> None:
     parser = commands.add_parser(
         "convert",
         help="write shards from a published data set",
-        description=f"Write WebDataset shards from published files. {ALL_KINDS}",
-        epilog="python tools/shards.py convert KIND --help names the files of a kind, its options"
-        " and an example.",
+        description=fill(f"Write WebDataset shards from published files. {ALL_KINDS}", 79),
+        epilog=f"{LEFT_OUT}\n\n"
+        "python tools/shards.py convert KIND --help names the files of a kind, its options\n"
+        "and an example.",
+        formatter_class=RawDescriptionHelpFormatter,
     )
     kinds = parser.add_subparsers(title="kinds", required=True, metavar="KIND")
     for name, kind in KINDS.items():
@@ -72,8 +80,8 @@ def run(name: str, kind: Kind, options: Namespace) -> int:
         language=options.language,
         max_samples=options.max_samples,
         drop_duplicates=options.drop_duplicates,
-        max_side=options.max_side,
-        reencode=options.reencode,
+        max_side=None if kind.text_only else options.max_side,
+        reencode=not kind.text_only and options.reencode,
         origin={"kind": name, **_origin(arguments)},
     )
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -89,10 +97,9 @@ def run(name: str, kind: Kind, options: Namespace) -> int:
 
             converted = convert(kind.read(**arguments), conversion, options.processes, progress)
     except KeyboardInterrupt:
-        _print_line(Console(stderr=True), f"stopped; {GO_ON}")
+        print_line(Console(stderr=True), f"stopped; {GO_ON}")
         return 130
-    _print_summary(converted.report, [path.stat().st_size for path in converted.shards])
-    _print_line(Console(), f"details: {converted.report_path}")
+    print_summary(converted, conversion)
     return 0 if converted.report.written else 1
 
 
@@ -102,46 +109,6 @@ def _origin(arguments: Mapping[str, Path | str | None]) -> dict[str, str]:
         for name, value in arguments.items()
         if value is not None
     }
-
-
-def _print_summary(report: Report, sizes: list[int]) -> None:
-    reasons = report.reasons()
-    refused = {reason: reasons[reason] for reason in ("path", "format", "conversation", "record")}
-    handled = "dropped" if report.duplicates_dropped else "kept"
-    rows = {
-        "records": report.records,
-        "written": report.written,
-        "images": report.images,
-        "missing": reasons["missing"],
-        "corrupt": reasons["corrupt"],
-        "refused": _with_parts(refused),
-        "duplicates": _with_parts({handled: len(report.duplicates)}),
-        "text-only": report.text_only,
-        "other extension": report.other_extension,
-        "re-encoded": report.reencoded,
-        "languages": _with_parts(report.languages),
-        "bytes": f"{sum(sizes):,} in {len(sizes)} shards",
-    }
-    table = Table(show_header=False)
-    for name, value in rows.items():
-        table.add_row(name, str(value))
-    console = Console()
-    console.print(table)
-    for position, entry in islice(report.left_out.items(), SHOWN):
-        line = f"left out: {position}, id {entry.id}: {entry.reason}: {entry.detail}"
-        _print_line(console, line)
-    if reasons["format"] and not report.reencoded:
-        _print_line(console, "--reencode converts BMP, GIF, TIFF and other formats")
-
-
-def _print_line(console: Console, text: str) -> None:
-    printable = text.encode(errors="backslashreplace").decode()
-    console.print(printable, soft_wrap=True, markup=False, highlight=False)
-
-
-def _with_parts(counts: Mapping[str, int]) -> str:
-    parts = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()) if count)
-    return f"{sum(counts.values())} ({parts})" if parts else "0"
 
 
 def _add_sources(parser: ArgumentParser, kind: Kind) -> None:
@@ -215,6 +182,11 @@ def _add_shared(parser: ArgumentParser, kind: Kind) -> None:
         action="store_true",
         help="leave out records with the turns and images of an earlier one (default: count them)",
     )
+    if not kind.text_only:
+        _add_picture_options(parser)
+
+
+def _add_picture_options(parser: ArgumentParser) -> None:
     _add_number(
         parser,
         "--max-side",
@@ -222,7 +194,7 @@ def _add_shared(parser: ArgumentParser, kind: Kind) -> None:
         "pixels; store larger images as JPEGs of this longer side (default: store the bytes as they"
         " are)",
     )
-    add(
+    parser.add_argument(
         "--reencode",
         action="store_true",
         help="make PNGs of BMP, GIF, PPM and TIFF images, and JPEGs of AVIF and JPEG 2000 (default:"

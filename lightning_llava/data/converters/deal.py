@@ -31,7 +31,7 @@ class Task:
         self.embedded += sum(len(image) for image in draft.images if isinstance(image, bytes))
         boxes = [astuple(box) for box in draft.boxes]
         parts = [self.fingerprint, content, position, draft.id, boxes, draft.ids, draft.language]
-        self.fingerprint = _hash(parts)
+        self.fingerprint = _hash([*parts, draft.notes])
 
 
 class Dealer:

@@ -55,6 +55,7 @@ class Kind:
     optional: dict[str, str] = field(default_factory=dict)
     """Paths that may be None, with what each is."""
     choices: dict[str, Choice] = field(default_factory=dict)
+    text_only: bool = False
 
 
 _PROMPT = {
@@ -262,6 +263,7 @@ KINDS: dict[str, Kind] = {
         read_sharegpt,
         {"conversations": "ShareGPT_V3_unfiltered_cleaned_split.json"},
         {"conversations": "ShareGPT_V3_unfiltered_cleaned_split.json"},
+        text_only=True,
     ),
     "llava_instruct_ru": Kind(
         "deepvk/LLaVA-Instruct-ru (parquet or JSON)",
@@ -271,7 +273,7 @@ KINDS: dict[str, Kind] = {
         "the folder that the records' `image` starts from",
     ),
     "handwriting": Kind(
-        "Cyrillic handwriting: what is written?",
+        "Cyrillic handwriting, with a question that asks what is written",
         read_handwriting,
         {"labels": "*.tsv, one `path<TAB>text` a line"},
         {"labels": "train.tsv", "images": "train"},

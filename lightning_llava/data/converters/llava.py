@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning_llava.data.converters.draft import Draft, LeftOut
-from lightning_llava.data.converters.published import json_records
+from lightning_llava.data.converters.draft import LEADING_ANSWER, MERGED, Draft, LeftOut
+from lightning_llava.data.converters.published import check_form, json_records
 from lightning_llava.data.converters.reading import name_of
 from lightning_llava.data.converters.refusal import Unusable
 from lightning_llava.errors import SettingError
@@ -23,14 +23,20 @@ ROLES: dict[str, Literal["user", "assistant"]] = {"human": "user", "gpt": "assis
 def read_llava(json: Path) -> Iterator[Draft | LeftOut]:
     """Read LLaVA's JSON in its order, one record at a time; no image is opened.
 
+    As in LLaVA's training, an answer before the first question is dropped, and one image that a
+    question names several times is named once; both are noted.
+
     Raises:
-        SettingError: no such file, or not JSON (with where).
+        SettingError: no such file, not JSON (with where), or another data set's.
     """
-    for number, record in enumerate(json_records(json, EXPECTED)):
+    records = check_form(json_records(json, EXPECTED), "conversations", json, EXPECTED)
+    for number, record in enumerate(records):
         name = name_of(record, "id", number)
         try:
             turns, paths = _turns_and_images(record)
-            yield Draft(name, _one_placeholder_an_image(turns, len(paths)), [*paths])
+            notes = [LEADING_ANSWER] if len(turns) < len(record["conversations"]) else []
+            placed = _one_placeholder_an_image(turns, len(paths))
+            yield Draft(name, placed, [*paths], notes=notes + [MERGED] * (placed != turns))
         except Unusable as error:
             yield LeftOut(name, error.reason, str(error))
 
@@ -81,12 +87,21 @@ def _turns(conversations: Any) -> list[Turn]:
 
 
 def _one_placeholder_an_image(turns: list[Turn], num_images: int) -> list[Turn]:
-    """Write an image that a question names twice once, as LLaVA's own training does."""
+    """Write the only image of a record once where one question names it several times.
+
+    LLaVA's own training does so (train.py, preprocess_multimodal); of several images it would not
+    be known which is meant.
+    """
     asked = sum(turn.text.count(IMAGE_PLACEHOLDER) for turn in turns if turn.role == "user")
+    if asked == num_images:
+        return turns
     try:
-        return turns if asked == num_images else place_images(turns, num_images)
+        if num_images == 1:
+            return place_images(turns, num_images)
     except SettingError as error:
         raise Unusable("conversation", str(error)) from error
+    found = f"{asked} {IMAGE_PLACEHOLDER} placeholders in the user turns but {num_images} images"
+    raise Unusable("conversation", found)
 
 
 def _turn(position: int, message: Any) -> Turn:

@@ -8,8 +8,9 @@ from lightning_llava.data.converters.draft import Draft, LeftOut
 from lightning_llava.data.converters.published import (
     check_form,
     entries,
-    other_form,
+    objects_by_key,
     read_json,
+    shortened,
 )
 from lightning_llava.data.converters.reading import (
     Answered,
@@ -61,16 +62,10 @@ def read_ocrvqa(
         SettingError: not this file.
     """
     expected = "OCR-VQA's dataset.json"
-    content = read_json(dataset, expected)
-    if not isinstance(content, dict):
-        other_form(content, dataset, f"{expected}, an object of books by key")
-    books = (
-        {"key": key, **book} if isinstance(book, dict) else {"key": key, "questions": book}
-        for key, book in content.items()
-    )
+    books = objects_by_key(read_json(dataset, expected), "key", "imageURL", dataset, expected)
 
     def answered() -> Iterator[Answered | LeftOut]:
-        for number, book in enumerate(check_form(books, "imageURL", dataset, expected)):
+        for number, book in enumerate(books):
             if split == "all" or book.get("split") in (None, SPLITS[split]):
                 yield from _book(number, book)
 
@@ -162,7 +157,7 @@ def read_handwriting(labels: Path) -> Iterator[Draft | LeftOut]:
         raise SettingError(f"cannot read {labels}: {error}; expected {expected}") from error
     lines = [line.removesuffix("\r") for line in lines]
     if not any("\t" in line for line in lines):
-        shown = next((f"{line!r:.40}" for line in lines if line.strip()), "no line")
+        shown = next((shortened(line) for line in lines if line.strip()), "no line")
         raise SettingError(f"{labels} holds {shown} and no tab; expected {expected}")
     for number, line in enumerate(lines, start=1):
         if not line.strip():

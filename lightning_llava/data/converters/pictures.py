@@ -95,7 +95,8 @@ class PictureReader:
                     return path, candidate != name
             except OSError as error:
                 raise Unusable("missing", f"{name}: {error.strerror}") from error
-        raise Unusable("missing", f"{name}: no such file")
+        other = ", under no other ending either" if _varies(name) else ""
+        raise Unusable("missing", f"{name}: no such file in {self.folder}{other}")
 
 
 @contextmanager
@@ -113,10 +114,14 @@ def bombs_refused() -> Iterator[None]:
 def _candidates(name: str) -> Iterator[str]:
     yield name
     path = PurePosixPath(name)
-    if path.suffix.lower() in EXTENSIONS:
+    if _varies(name):
         for extension in (*EXTENSIONS, *map(str.upper, EXTENSIONS)):
             if extension != path.suffix:
                 yield str(path.with_suffix(extension))
+
+
+def _varies(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in EXTENSIONS
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from json import JSONDecodeError, JSONDecoder
 from pathlib import Path
+from reprlib import Repr
 from typing import Any, NoReturn
 
 from lightning_llava.errors import SettingError
@@ -14,6 +15,8 @@ CHUNK = 1 << 20
 """Characters of a JSON array that are read at a time."""
 ROWS_AT_ONCE = 64
 """Rows of a parquet file that are in memory at a time; they may hold images."""
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -117,6 +120,30 @@ def check_form(records: Iterable[Any], key: str, path: Path, expected: str) -> I
     return chain(first, records)
 
 
+def objects_by_key(
+    content: Any, name: str, key: str, path: Path, expected: str
+) -> Iterator[dict[str, Any]]:
+    """Take the records of an object that names them; each gets its name as a field.
+
+    Args:
+        content: The whole file.
+        name: Field for the names; a value that is no object becomes a record without others.
+        key: A field of the records; a file whose first hundred all lack it is another file.
+        path: The file.
+        expected: Name of the published file, for errors.
+
+    Raises:
+        SettingError: the file has another form.
+    """
+    values = [*content.values()][:100] if isinstance(content, dict) else []
+    if content != {} and not any(isinstance(value, dict) and key in value for value in values):
+        other_form(content, path, f"{expected}, an object of records that have `{key}`")
+    return (
+        {name: each, **found} if isinstance(found, dict) else {name: each}
+        for each, found in content.items()
+    )
+
+
 def other_form(content: Any, path: Path, expected: str) -> NoReturn:
     """Say what a file holds that is JSON, but not of the expected form.
 
@@ -131,7 +158,12 @@ def _shown(content: Any) -> str:
         return f"an object with {', '.join([*content][:5])}{', …' if len(content) > 5 else ''}"
     if isinstance(content, list):
         return f"an array of {len(content)}"
-    return f"{content!r:.40}"
+    return shortened(content)
+
+
+def shortened(content: Any) -> str:
+    """Write a value as Python does, long ones without their middle."""
+    return _SHORT.repr(content)
 
 
 def _opened(path: Path, expected: str) -> Any:

@@ -30,6 +30,8 @@ class Report:
 
     records: int = 0
     written: int = 0
+    questions: int = 0
+    """Answered questions in what was written."""
     images: int = 0
     image_bytes: int = 0
     text_only: int = 0
@@ -38,6 +40,8 @@ class Report:
     reencoded: int = 0
     """Images that are not stored byte for byte, because that was asked for."""
     languages: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+    """Written records in which something was changed, by what."""
     left_out: dict[int, LeftOut] = field(default_factory=dict)
     """By position."""
     duplicates: list[Duplicate] = field(default_factory=list)
@@ -47,6 +51,7 @@ class Report:
     def count(self, sample: Sample) -> None:
         """Count a sample."""
         self.written += 1
+        self.questions += len(sample.turns) // 2
         self.images += len(sample.images)
         self.image_bytes += sum(map(len, sample.images))
         self.text_only += not sample.images
@@ -55,17 +60,23 @@ class Report:
     def add(self, part: "Report") -> None:
         """Add what became of the records of one shard."""
         self.written += part.written
+        self.questions += part.questions
         self.images += part.images
         self.image_bytes += part.image_bytes
         self.text_only += part.text_only
         self.other_extension += part.other_extension
         self.reencoded += part.reencoded
         self.languages.update(part.languages)
+        self.notes.update(part.notes)
         self.left_out |= part.left_out
 
     def reasons(self) -> Counter[str]:
         """Count what was left out by reason."""
         return Counter(entry.reason for entry in self.left_out.values())
+
+    def mostly_left_out(self) -> bool:
+        """Tell whether more than half of the records were left out, duplicates aside."""
+        return 2 * len(self.left_out) > self.records
 
     def to_json(self, shards: Mapping[str, int]) -> bytes:
         """Serialise, with the shards' names and sizes in bytes."""
@@ -80,7 +91,8 @@ class Report:
         """Give what `from_dict` takes."""
         left_out = [{"position": at, **asdict(self.left_out[at])} for at in sorted(self.left_out)]
         languages = dict(sorted(self.languages.items()))
-        return {**asdict(self), "languages": languages, "left_out": left_out}
+        notes = dict(sorted(self.notes.items()))
+        return {**asdict(self), "languages": languages, "notes": notes, "left_out": left_out}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "Report":
@@ -89,6 +101,7 @@ class Report:
             **{
                 **content,
                 "languages": Counter(content["languages"]),
+                "notes": Counter(content["notes"]),
                 "left_out": {
                     entry["position"]: LeftOut(entry["id"], entry["reason"], entry["detail"])
                     for entry in content["left_out"]

@@ -12,11 +12,12 @@ from typing import NamedTuple
 from lightning_llava.data.converters.conversion import Conversion
 from lightning_llava.data.converters.deal import Dealer, Task
 from lightning_llava.data.converters.draft import Draft, LeftOut
+from lightning_llava.data.converters.folder_check import pictures_are_there
 from lightning_llava.data.converters.report import Report
 from lightning_llava.data.converters.task import Written, write_task
 from lightning_llava.data.converters.unfinished import Unfinished
+from lightning_llava.data.interrupts import interrupts_held, take_interrupts
 from lightning_llava.data.shards import NoRoomError
-from lightning_llava.data.workers import follow_parent
 from lightning_llava.errors import SettingError
 
 GO_ON = "give the same command again to go on; finished shards are kept"
@@ -52,7 +53,8 @@ def convert(
 
     Raises:
         SettingError: a wrong setting, a finished conversion of this name, an unfinished one with
-            other settings, a full disk, a worker that was killed, or what the reader raises.
+            other settings, a folder that lacks all of the first pictures, a full disk, a worker
+            that was killed, or what the reader raises.
     """
     conversion.check()
     if processes < 1:
@@ -61,7 +63,8 @@ def convert(
     try:
         with unfinished.begun(conversion.settings()):
             if not unfinished.shards_are_complete:
-                _write_shards(stream, conversion, processes, unfinished, progress)
+                checked = pictures_are_there(stream, conversion)
+                _write_shards(checked, conversion, processes, unfinished, progress)
             report, shards = unfinished.publish()
     except NoRoomError as error:
         raise NoRoomError(f"{error}; make room, then {GO_ON}") from error
@@ -121,7 +124,7 @@ def _worked_on(
             yield task, write_task(task, conversion, unfinished.shard(task.number))
         return
     pool = ProcessPoolExecutor(
-        processes, multiprocessing.get_context("spawn"), initializer=follow_parent
+        processes, multiprocessing.get_context("spawn"), initializer=take_interrupts
     )
     try:
         running: dict[Future[Written], Task] = {}
@@ -132,6 +135,7 @@ def _worked_on(
                     yield running.pop(future), future.result()
             if task:
                 path = unfinished.shard(task.number)
-                running[pool.submit(write_task, task, conversion, path)] = task
+                with interrupts_held():
+                    running[pool.submit(write_task, task, conversion, path)] = task
     finally:
         pool.shutdown(cancel_futures=True)

@@ -60,6 +60,7 @@ def _samples(
             report.left_out[position] = LeftOut(draft.id, error.reason, str(error))
         else:
             report.count(sample)
+            report.notes.update(draft.notes)
             yield position, sample
 
 

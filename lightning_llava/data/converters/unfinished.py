@@ -140,8 +140,9 @@ class Unfinished:
         found = existing_shards(self.output, self.prefix)
         if found and not self.shards_are_complete:
             raise SettingError(
-                f"{self.output} already holds {len(found)} shards named {self.prefix}-*.tar;"
-                " remove them or choose another --prefix"
+                f"{self.output} already holds {len(found):,} shard{'s' * (len(found) != 1)} named"
+                f" {self.prefix}-*.tar; remove {'them' if len(found) != 1 else 'it'} or choose"
+                " another --prefix"
             )
 
     def _lock(self, descriptor: int) -> None:

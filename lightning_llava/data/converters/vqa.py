@@ -17,6 +17,7 @@ from lightning_llava.data.converters.draft import Draft, LeftOut
 from lightning_llava.data.converters.published import (
     check_form,
     entries,
+    objects_by_key,
     other_form,
     parquet_rows,
     read_json,
@@ -162,13 +163,7 @@ def read_gqa(questions: Path, prompt: Prompt = "en") -> Iterator[Draft | LeftOut
     expected = "GQA's {train,val,testdev}_{balanced,all}_questions.json"
     unread = ("semantic", "semanticStr", "annotations", "groups", "entailed", "equivalent")
     content = read_json(questions, expected, drop=unread)
-    if not isinstance(content, dict):
-        other_form(content, questions, f"{expected}, an object of questions by id")
-    named = (
-        {"id": name, **each} if isinstance(each, dict) else {"id": name, "question": each}
-        for name, each in content.items()
-    )
-    records = check_form(named, "imageId", questions, expected)
+    records = objects_by_key(content, "id", "imageId", questions, expected)
     return _short_answers(read_each(records, "id", lambda each: _gqa(each, capitalised)), prompt)
 
 

@@ -26,6 +26,12 @@ def test_sharegpt_is_cut_from_the_first_question_to_the_last_answer(tmp_path):
     assert [draft.id for draft in drafts] == ["QWJhYvA_0", "a", "b"]
     assert [spoken(draft) for draft in drafts] == [["Hi\n", " Hello"], ["A?", "B"], ["1?", "1"]]
     assert all(draft.images == [] and draft.language is None for draft in drafts)
+    system, leading, trailing = (
+        "system turns dropped",
+        "answers before the first question dropped",
+        "questions after the last answer dropped",
+    )
+    assert [draft.notes for draft in drafts] == [[], [system, leading], [leading, trailing]]
 
 
 @pytest.mark.parametrize(
@@ -113,4 +119,5 @@ def test_llava_instruct_ru(tmp_path, published):
         "Ложка.",
     ]
     assert spoken(drafts[1]) == ["<image>\nПочему?", "Потому."]
+    assert [draft.notes for draft in drafts] == [[], ["picture placed before the first question"]]
     assert reasons(left_out) == [("5", "conversation"), ("6", "record")]

@@ -169,6 +169,7 @@ def test_handwriting_asks_in_russian(tmp_path):
     ("content", "message"),
     [
         (b"path;text\n", r"holds 'path;text' and no tab; expected the Cyrillic"),
+        (b'{"info": ' + b"0" * 200 + b"}", r"holds '\{\"info\": 0+\.\.\.0+\}' and no tab"),
         (b"", r"holds no line and no tab"),
         ("a.png\tслово".encode("cp1251"), r"cannot read .*utf-8"),
     ],

@@ -239,6 +239,14 @@ def test_gqa_takes_the_short_answer(tmp_path):
     for other in ([questions], {"questions": [1]}):
         with pytest.raises(SettingError, match=r"expected GQA's \{train,val,testdev\}"):
             read_gqa(save(path, other))
+    vqav2 = {"info": {}, "license": {}, "questions": [{"question_id": 1, "image_id": 2}]}
+    with pytest.raises(SettingError) as error:
+        read_gqa(save(path, vqav2))
+    assert str(error.value) == (
+        f"{path} holds an object with info, license, questions; expected GQA's"
+        " {train,val,testdev}_{balanced,all}_questions.json, an object of records that have"
+        " `imageId`"
+    )
 
 
 @pytest.fixture
