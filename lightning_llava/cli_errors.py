@@ -226,7 +226,9 @@ def _unknown_key(message: str, given: list[Given], known: KnownSettings) -> list
 def _wrong_value(message: str, given: list[Given], known: KnownSettings) -> list[str]:
     keys = list(dict.fromkeys(re.findall(r'Parser key "(.*?)"', message)))
     value = re.search(
-        r"(?:Got value: |Given value: |Unable to load config ')(.*?)'?$", message, re.MULTILINE
+        r"(?:Got value: |Given value: |Unable to load config '|Not of type \w+: )(.*?)'?$",
+        message,
+        re.MULTILINE,
     )
     found = _about(keys, given) if keys else []
     if not found or not value:

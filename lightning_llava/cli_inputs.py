@@ -13,12 +13,23 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 from jsonargparse import ArgumentParser
 
+from lightning_llava.ranges import (
+    ClosedUnitInterval,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+)
+
 PLAIN_TYPES = {
     str: "text",
     int: "a whole number",
     float: "a number",
     bool: "true or false",
     NoneType: "null",
+    PositiveInt: "a whole number from 1 up",
+    NonNegativeInt: "a whole number from 0 up",
+    NonNegativeFloat: "a number from 0 up",
+    ClosedUnitInterval: "a number from 0 to 1",
 }
 
 

@@ -121,10 +121,13 @@ class ShardDataModule(LightningDataModule):
         self.preparation, self.prompt = preparation, prompt
         self.image_mode: ImageMode = image_mode
         self.image_backend: ImageBackend = image_backend
-        self.pack_tokens, self.epochs, self.num_workers = pack_tokens, epochs, num_workers
-        self.eval_batch_size, self.pin_memory = eval_batch_size, pin_memory
-        self.preflight, self.sample_log = preflight, sample_log
-        self.max_bad_fraction, self.read_attempts = max_bad_fraction, read_attempts
+        # Plain numbers: a checkpoint, which holds some of them, must load without code of others.
+        self.pack_tokens, self.epochs, self.num_workers = map(
+            int, (pack_tokens, epochs, num_workers)
+        )
+        self.eval_batch_size, self.pin_memory = int(eval_batch_size), pin_memory
+        self.preflight, self.sample_log = int(preflight), sample_log
+        self.max_bad_fraction, self.read_attempts = float(max_bad_fraction), int(read_attempts)
         self.mode = mode
         self.storage = ShardStorage(cache_dir, cache_gb)
         self.consumed = 0

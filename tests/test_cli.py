@@ -281,7 +281,6 @@ REFUSED = {
     "You selected an invalid accelerator name": ["--trainer.accelerator", "tpuu"],
     "Invalid value for every_n_train_steps=-4": ["--checkpoint.every_n_train_steps", "-4"],
     "`val_check_interval` (1000) must be": ["--trainer.val_check_interval", "1000"],
-    'Parser key "data.num_workers":': ["--data.num_workers", "-1"],
 }
 
 

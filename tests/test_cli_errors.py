@@ -97,7 +97,10 @@ def test_a_mistyped_flag(refused, words):
         ("--trainer.max_steps", "many", "a whole number"),
         ("--model.learning_rate.lora", "fast", "a number or null"),
         ("--model.language.allow_foreign_template", "perhaps", "true or false"),
-        ("--data.pack_tokens", "1.5", "a whole number"),
+        ("--data.pack_tokens", "1.5", "a whole number from 1 up"),
+        ("--data.num_workers", "-1", "a whole number from 0 up"),
+        ("--data.max_bad_fraction", "2", "a number from 0 to 1"),
+        ("--data.cache_gb", "-0.5", "a number from 0 up"),
         ("--model.lora.r", "x", "a whole number"),
     ],
 )

@@ -7,6 +7,7 @@ import time
 import pytest
 
 POOL = """
+import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -23,6 +24,8 @@ def work():
     sleep(60)
 
 if __name__ == "__main__":
+    # Whoever started the tests in the background had it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     method, when = sys.argv[1:]
     context = get_context(method)
     if method == "forkserver" and when == "starting":
