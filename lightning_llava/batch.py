@@ -32,6 +32,9 @@ class Batch:
     attention_mask: Bool[Tensor, "rows tokens"] | None = None
     cu_seqlens: Int[Tensor, " samples_plus_1"] | None = None
     """Packed rows only: int32 offsets of the samples in the row, from 0 to the row's length."""
+    longest: int | None = None
+    """Packed rows only: length of the longest sample. Kernels want it as a plain number, and to
+    count it on a GPU would make the CPU wait."""
     sample_ids: list[str] = field(default_factory=list)
     micro_batch: int | None = None
     """Number of this micro-batch in the whole run, over all ranks."""

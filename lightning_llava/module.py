@@ -16,11 +16,13 @@ from lightning_llava.evaluation.ledger import LedgerRow
 from lightning_llava.evaluation.loader import QuestionBatch
 from lightning_llava.evaluation.report import benchmark_scalars, score_rows
 from lightning_llava.layout import check_batch_complete, check_steps_left, rescale_progress
+from lightning_llava.models.activations import Checkpointing
 from lightning_llava.models.attention import choose_attention
 from lightning_llava.models.build import build_llava
 from lightning_llava.models.checkpoint import checkpoint_names, init_from, load_checkpoint_state
-from lightning_llava.models.language import checkpoint_activations
 from lightning_llava.models.llava import Llava
+from lightning_llava.models.precision import drop_adapter_casts
+from lightning_llava.models.settle import settle
 from lightning_llava.optim import build_optimizer, build_schedule
 from lightning_llava.settings import MODEL_KEYS, refuse_differences
 from lightning_llava.specs import (
@@ -55,10 +57,12 @@ class LlavaModule(LightningModule):
         optimizer: AdamW and its schedule.
         generation: how answers are generated.
         lora: adapters on the LLM; null for none.
-        attention: `auto` takes flash-attn where it is installed and the GPU allows, else torch's
-            SDPA.
-        activation_checkpointing: `full` recomputes every decoder layer in the backward pass: about
-            8 KiB a token and layer instead of 200 to 380, for 47 % more FLOPs.
+        attention: what keeps the samples of a pack apart. `auto` takes flash-attn or torch's
+            `varlen` kernel where GPU and precision allow, SDPA sample by sample (`segments`) on a
+            CPU, else SDPA with a mask; before step 0 it is tried on the loaded LLM.
+        activation_checkpointing: decoder layers that are recomputed in the backward pass. `full`,
+            all of them, keeps about 8 KiB a token and layer instead of 180 to 370, for 47 % more
+            FLOPs; `every_2` and `every_3` lie between; `auto` takes what fits into the GPU.
         init_from: a checkpoint of an earlier stage whose weights are taken over; the run itself
             starts at step 0.
     """
@@ -74,8 +78,10 @@ class LlavaModule(LightningModule):
         optimizer: OptimizerSpec,
         generation: GenerationSpec,
         lora: LoraSpec | None = None,
-        attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto",
-        activation_checkpointing: Literal["none", "full"] = "none",
+        attention: Literal[
+            "auto", "flash_attention_2", "varlen", "segments", "sdpa", "eager"
+        ] = "auto",
+        activation_checkpointing: Checkpointing = "none",
         init_from: str | None = None,
     ) -> None:
         super().__init__()
@@ -90,8 +96,8 @@ class LlavaModule(LightningModule):
             _spec(OptimizerSpec, optimizer),
             _spec(GenerationSpec, generation),
         )
-        self.attention, self.activation_checkpointing = attention, activation_checkpointing
-        self.init_from = init_from
+        self.attention, self.init_from = attention, init_from
+        self.activation_checkpointing: Checkpointing = activation_checkpointing
         self.strict_loading = False  # `load_state_dict` below is strict in its own way
         self.rows: list[LedgerRow] = []
         self._loss_sum: Tensor | None = None
@@ -111,7 +117,6 @@ class LlavaModule(LightningModule):
         # Lightning moves the module to its device only later.
         device = self.device if trainer is None else trainer.strategy.root_device
         attention = choose_attention(self.attention, device, COMPUTE_TYPES[precision])
-        rank_zero_info(f"model: attention is {attention}")
         self.encoder = ConversationEncoder(self.language, image_tokens=1)
         self.llava = build_llava(
             self.vision,
@@ -120,11 +125,12 @@ class LlavaModule(LightningModule):
             self.lora,
             self.learning_rate,
             base_dtype=torch.bfloat16 if precision == "bf16-mixed" else torch.float32,
-            attention=attention,
+            # What is packed is settled in on_fit_start, and answers need nothing of ours.
+            attention="sdpa" if attention in ("varlen", "segments") else attention,
         )
         self._check_vocabulary()
-        if self.activation_checkpointing == "full":
-            checkpoint_activations(self.llava.language)
+        if precision != "32-true":
+            drop_adapter_casts(self.llava.language)
         if self.init_from is not None:
             fresh = init_from(self.llava, self.init_from, self.settings())
             rank_zero_info(
@@ -132,6 +138,14 @@ class LlavaModule(LightningModule):
             )
         # Lightning keeps the mode that it finds, and in eval mode the adapters have no dropout.
         self.train(self.training)
+
+    def on_fit_start(self) -> None:
+        """Settle attention and recomputation on the loaded LLM, on its device."""
+        tokens: int = self.trainer.datamodule.pack_tokens  # pyright: ignore[reportAttributeAccessIssue]
+        dtype = COMPUTE_TYPES[str(self.trainer.precision)]
+        settle(
+            self.llava, self.attention, self.activation_checkpointing, tokens, self.device, dtype
+        )
 
     def configure_optimizers(self) -> Any:
         """Build AdamW over the trainable parts, its schedule over the steps of the whole run."""

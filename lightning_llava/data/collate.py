@@ -49,6 +49,7 @@ def collate_packed(
         position_ids=torch.cat([torch.arange(n) for n in lengths]).unsqueeze(0),
         pixel_values=stack_pixels(rows, image_size),
         cu_seqlens=torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32),
+        longest=max(lengths),
         sample_ids=[row.id for row in rows],
         rng_seed=rng_seed,
     )

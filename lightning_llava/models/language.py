@@ -42,13 +42,3 @@ def load_language_model(spec: LanguageSpec, dtype: torch.dtype, attention: str) 
     # that are meant to be greedy.
     language.generation_config = GenerationConfig()
     return language
-
-
-def checkpoint_activations(language: PreTrainedModel) -> None:
-    """Recompute every decoder layer in the backward pass instead of keeping its activations."""
-    # The older name, which releases before 5.23 know alone, is deprecated.
-    enable = (
-        getattr(language, "activation_checkpointing_enable", None)
-        or language.gradient_checkpointing_enable
-    )
-    enable({"use_reentrant": False})

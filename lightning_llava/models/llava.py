@@ -1,6 +1,7 @@
 """The composition: tower → projector → decoder, as in LLaVA 1.5 (llava_arch.py)."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,13 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from lightning_llava.batch import IGNORE_INDEX, Batch
 from lightning_llava.models.fusion import scatter_image_features, split_placeholders
-from lightning_llava.models.loss import shifted_targets, summed_cross_entropy
+from lightning_llava.models.head import caught_hidden_states, find_head
+from lightning_llava.models.loss import (
+    chunked_cross_entropy,
+    shifted_targets,
+    summed_cross_entropy,
+)
+from lightning_llava.models.packed_attention import packed_arguments
 from lightning_llava.models.vision import VisionTower
 
 
@@ -38,18 +45,32 @@ class Llava(nn.Module):
         self.vision_tower = vision_tower
         self.projector = projector
         self.language = language
+        self._head = find_head(language)
 
     def forward(self, batch: Batch) -> LossSum:
         """Compute the summed loss of a packed row or of padded rows.
 
         Only supervised positions reach the output head: at 12 % supervised tokens that is an eighth
-        of the logits.
+        of the logits. Where their logits would be many they are made chunk by chunk, unless the
+        decoder makes them in a way of its own.
         """
         targets = shifted_targets(batch.labels, batch.cu_seqlens)
-        kept = (targets != IGNORE_INDEX).any(dim=0).nonzero().squeeze(1)
-        logits = self._decode(batch, logits_to_keep=kept)
-        targets = targets[:, kept]
-        return LossSum(summed_cross_entropy(logits, targets), (targets != IGNORE_INDEX).sum())
+        supervised = targets != IGNORE_INDEX
+        if self._head is None:
+            kept = supervised.any(dim=0).nonzero().squeeze(1)
+            loss = summed_cross_entropy(self._decode(batch, logits_to_keep=kept), targets[:, kept])
+        else:
+            projection: Any = self.language.get_output_embeddings()
+            nowhere = batch.position_ids.new_empty(0)
+            with caught_hidden_states(self.language) as caught:
+                self._decode(batch, logits_to_keep=nowhere)
+            loss = chunked_cross_entropy(
+                caught[-1][supervised],
+                targets[supervised],
+                partial(self._head.logits, projection),
+                vocabulary=projection.weight.shape[0],
+            )
+        return LossSum(loss, supervised.sum())
 
     def logits(self, batch: Batch) -> Float[Tensor, "rows tokens vocabulary"]:
         """Compute the logits of all positions."""
@@ -105,19 +126,12 @@ class Llava(nn.Module):
     def _decode(self, batch: Batch, **kwargs: Any) -> Float[Tensor, "rows positions vocabulary"]:
         """Run the decoder.
 
-        No cache: with one, transformers lets the samples of a packed row see each other.
+        No cache: with one, transformers lets the samples of a packed row see each other where a
+        mask keeps them apart.
         """
-        if (
-            batch.cu_seqlens is not None
-            and self.language.config._attn_implementation == "flash_attention_2"
-        ):
-            longest = int(batch.cu_seqlens.diff().max())
-            kwargs |= {
-                "cu_seq_lens_q": batch.cu_seqlens,
-                "cu_seq_lens_k": batch.cu_seqlens,
-                "max_length_q": longest,
-                "max_length_k": longest,
-            }
+        if batch.cu_seqlens is not None:
+            implementation = self.language.config._attn_implementation or "eager"
+            kwargs |= packed_arguments(implementation, batch.cu_seqlens, batch.longest)
         return self.language(
             inputs_embeds=self.embed(batch),
             attention_mask=batch.attention_mask,

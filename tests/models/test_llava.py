@@ -6,7 +6,7 @@ from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from lightning_llava.batch import IMAGE_TOKEN_INDEX
 from lightning_llava.data.collate import collate_packed, collate_padded
-from lightning_llava.models.language import checkpoint_activations
+from lightning_llava.models.activations import apply_policy
 from lightning_llava.specs import LoraSpec
 from tiny import IMAGE_SIZE, VOCABULARY, build, gradients, row
 
@@ -138,7 +138,7 @@ def test_activation_checkpointing_changes_no_loss_and_no_gradient(clip, mistral)
     plain.backward()
     expected = gradients(model)
     model.zero_grad()
-    checkpoint_activations(model.language)
+    apply_policy(model.language, "full")
     recomputed = model(batch).loss
     recomputed.backward()
     torch.testing.assert_close(recomputed, plain, atol=0, rtol=0)

@@ -1,4 +1,4 @@
-"""Tower, projector, adapters, attention choice."""
+"""Tower, projector, adapters."""
 
 import shutil
 
@@ -14,7 +14,6 @@ from transformers import (
 
 from lightning_llava.data.collate import collate_packed, collate_padded
 from lightning_llava.errors import SettingError
-from lightning_llava.models.attention import choose_attention
 from lightning_llava.models.build import build_llava, named_parts
 from lightning_llava.models.lora import merge_lora
 from lightning_llava.models.projector import build_projector
@@ -114,31 +113,6 @@ def test_merging_adapters_changes_no_logits(clip, mistral):
         before = model.logits(batch)
         merge_lora(model.language)
         torch.testing.assert_close(model.logits(batch), before, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("device", "capability", "installed", "dtype", "reason"),
-    [
-        ("cpu", (0, 0), True, torch.bfloat16, "the device is cpu"),
-        ("cuda", (7, 5), True, torch.float16, "the GPU is older"),
-        ("cuda", (9, 0), False, torch.bfloat16, "the package is not installed"),
-        ("cuda", (9, 0), True, torch.float32, "trainer.precision is not bf16-mixed"),
-        ("cuda", (8, 0), True, torch.bfloat16, None),
-    ],
-)
-def test_flash_attention_only_where_it_can_run(
-    monkeypatch, device, capability, installed, dtype, reason
-):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    monkeypatch.setattr("lightning_llava.models.attention.find_spec", lambda _: installed or None)
-    arguments = torch.device(device), dtype
-    if reason is None:
-        assert choose_attention("auto", *arguments) == "flash_attention_2"
-        assert choose_attention("flash_attention_2", *arguments) == "flash_attention_2"
-    else:
-        assert choose_attention("auto", *arguments) == "sdpa"
-        with pytest.raises(SettingError, match=rf"but {reason}.*; set model.attention: sdpa"):
-            choose_attention("flash_attention_2", *arguments)
 
 
 def test_a_trained_tower_has_no_parameter_without_gradient(clip, mistral):

@@ -1,0 +1,39 @@
+"""What can only be decided with the model on its device, before step 0."""
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+
+from lightning_llava.models.activation_memory import measured_policy
+from lightning_llava.models.activations import Checkpointing, apply_policy
+from lightning_llava.models.llava import Llava
+from lightning_llava.models.probe import settle_attention
+
+
+def settle(
+    model: Llava,
+    attention: str,
+    checkpointing: Checkpointing,
+    tokens: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
+    """Settle attention, and which layers are recomputed; log both with the reasons.
+
+    Args:
+        model: on its device, in train mode.
+        attention: `model.attention`.
+        checkpointing: `model.activation_checkpointing`.
+        tokens: length of the longest pack.
+        device: where the model is.
+        dtype: type that matrices are multiplied in.
+
+    Raises:
+        SettingError: an implementation or a policy that this LLM cannot have.
+    """
+    settle_attention(model.language, attention, device, dtype)
+    if checkpointing == "auto":
+        policy, reason = measured_policy(model, model.language, tokens, device, dtype)
+    else:
+        policy, reason = checkpointing, "as set"
+    rank_zero_info(f"model: activation_checkpointing is {policy}: {reason}")
+    apply_policy(model.language, policy)
