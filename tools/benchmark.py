@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmark_data import add_data_command
+from benchmark_loss import add_loss_command
+from benchmark_train import add_train_command
 from rich.console import Console
 from rich.table import Table
 
@@ -48,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     text.set_defaults(run=run_conversations)
     add_data_command(commands)
+    add_loss_command(commands)
+    add_train_command(commands)
     options = parser.parse_args(arguments)
     try:
         with tempfile.TemporaryDirectory() as scratch:

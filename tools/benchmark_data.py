@@ -1,16 +1,15 @@
 """Images and records a second on one core: `python tools/benchmark.py data`."""
 
 import io
-import platform
 import time
 from argparse import Namespace
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from measuring import versions
 from PIL import Image
 from rich.console import Console
 from rich.table import Column, Table
@@ -243,9 +242,3 @@ def index_of(storage: ShardStorage, shards: list[str]) -> Index:
 def mean_kb(jpegs: list[bytes]) -> str:
     """Say how large they are."""
     return f"{sum(map(len, jpegs)) / len(jpegs) / 1000:.0f} kB"
-
-
-def versions(*packages: str) -> str:
-    """Say what was measured."""
-    installed = ", ".join(f"{name} {version(name)}" for name in packages)
-    return f"Python {platform.python_version()}, {installed}"
