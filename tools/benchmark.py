@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from benchmark_data import add_data_command
+from benchmark_gpu import add_gpu_command
 from benchmark_loss import add_loss_command
 from benchmark_train import add_train_command
 from rich.console import Console
@@ -49,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--number", type=int, default=5000, metavar="N", help="a round (default: %(default)s)"
     )
     text.set_defaults(run=run_conversations)
-    add_data_command(commands)
+    add_data(commands)
+    add_gpu_command(commands)
     add_loss_command(commands)
     add_train_command(commands)
     options = parser.parse_args(arguments)
@@ -60,6 +62,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def add_data(commands: Any) -> None:
+    """Add `data`, or where a package for shards is missing, a command that says which."""
+    try:
+        from benchmark_data import add_data_command
+    except ModuleNotFoundError as error:
+        reason = f"data needs the package {error.name}, which is not installed"
+
+        def refuse(options: Namespace, scratch: Path) -> None:
+            raise SettingError(reason)
+
+        commands.add_parser("data", help=reason).set_defaults(run=refuse)
+    else:
+        add_data_command(commands)
 
 
 def run_conversations(options: Namespace, scratch: Path) -> None:
