@@ -109,15 +109,13 @@ def attend_by_segment(
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     window = kwargs.get("sliding_window")
     rows = []
-    for row in range(query.shape[0]):
+    for row, whole in enumerate(zip(query.split(1), key.split(1), value.split(1), strict=True)):
+        lengths = [end - start for start, end in pairwise(_borders(row, query, kwargs))]
+        # Split, not sliced: the backward of every slice fills a whole row with zeros and adds it.
+        samples = zip(*(t.split(lengths, dim=2) for t in whole), strict=True)
         parts = [
-            _attend_one(
-                *(t[row : row + 1, :, start:end] for t in (query, key, value)),
-                window=window,
-                dropout=dropout,
-                scale=scaling,
-            ).transpose(1, 2)
-            for start, end in pairwise(_borders(row, query, kwargs))
+            _attend_one(*sample, window=window, dropout=dropout, scale=scaling).transpose(1, 2)
+            for sample in samples
         ]
         rows.append(torch.cat(parts, dim=1))
     return rows[0] if len(rows) == 1 else torch.cat(rows), None
