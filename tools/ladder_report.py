@@ -119,7 +119,7 @@ def print_tables(rungs: Sequence[dict[str, Any]]) -> None:
     console = Console(width=max(Console().width, 190))
     console.print(ladder_table([found for found in ordered if found["name"] != "parity"]))
     for found in ordered:
-        if found["name"] == "parity" and "error" not in found:
+        if "attention" in found and found["name"] == "parity":
             console.print(parity_table(found))
     for found in ordered:
         for complaint in complaints_of(found):
