@@ -4,7 +4,6 @@ A step is one micro-batch, forward, backward and AdamW: a real run has fewer ste
 so that its share is seen at its largest. Batches lie on the device beforehand.
 """
 
-import json
 import statistics
 import sys
 import time
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from ladder_models import RUNGS, Rung, build, coefficients
 from ladder_parity import check_parity
+from ladder_report import write
 from ladder_steps import Run, count, first_steps, largest_batch, make_optimizer, to_device, train
 from ladder_stream import FULL, TINY, Sizes, make_samples, packed_batches, padded_batches
 
@@ -51,12 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for found in _results(options):
             result |= found
-            options.json.write_text(json.dumps(result))
+            write(options.json, result)
         del result["error"]
     except Exception as error:  # whatever it is, the other rungs go on
         traceback.print_exc()
         result["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    options.json.write_text(json.dumps(result))
+    write(options.json, result)
     return int("error" in result)
 
 
@@ -64,11 +64,22 @@ def _results(options: Namespace) -> Iterator[dict[str, Any]]:
     device, sizes = torch.device(options.device), TINY if options.tiny else FULL
     if device.type == "cuda":
         device = torch.device("cuda", torch.cuda.current_device())
-    compute = DTYPES[options.dtype or ("fp32" if options.tiny else "bf16")]
+    dtype = options.dtype or ("fp32" if options.tiny else "bf16")
+    compute = DTYPES[dtype]
+    yield {"dtype": dtype, **device_facts(device)}
     if options.rung == "parity":
         yield from check_parity(device, options.tiny)
     else:
         yield from climb(RUNGS[options.rung], sizes, device, compute, options)
+
+
+def device_facts(device: torch.device) -> dict[str, Any]:
+    """Say what it runs on."""
+    facts: dict[str, Any] = {"device": device_name(device)}
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        facts |= {"cuda": torch.version.cuda, "free_gb": free / 1e9, "total_gb": total / 1e9}
+    return facts
 
 
 def climb(
@@ -121,7 +132,7 @@ def timed_steps(run: Run, batches: list[Batch], sizes: Sizes, options: Namespace
     counts = counts[warmup:]
     times, losses = train(run, used[warmup : warmup + options.steps], counts, options.seconds)
     counts, total = counts[: len(times)], sum(times)
-    peak, memory = measured_peak(run.device, run.compute), peak_memory_gb(run.device)
+    memory, peak = peak_memory_gb(run.device), measured_peak(run.device, run.compute)
     known = coefficients(sizes)
     flops = sum(micro_batch_flops(known, c.lengths, c.images, c.supervised) for c in counts)
     tokens = sum(sum(c.lengths) for c in counts)

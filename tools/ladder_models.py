@@ -103,6 +103,7 @@ class Baseline(nn.Module):
             pixel_values=pixels,
             attention_mask=batch.attention_mask,
             labels=batch.labels,
+            use_cache=False,
             num_items_in_batch=1,
         )
         return LossSum(output.loss, (shifted_targets(batch.labels) != IGNORE_INDEX).sum())
@@ -167,12 +168,11 @@ def _baseline(
     if device.type == "cuda" and compute != torch.float32 and find_spec("flash_attn"):
         attention = "flash_attention_2"
     whole.set_attn_implementation(attention)
-    peft = get_peft_model(
-        whole,
-        LoraConfig(
-            r=sizes.rank, lora_alpha=2 * sizes.rank, lora_dropout=0.05, target_modules=LINEARS
-        ),
+    settings = LoraConfig(
+        r=sizes.rank, lora_alpha=2 * sizes.rank, lora_dropout=0.05, target_modules=LINEARS
     )
+    with device:
+        peft = get_peft_model(whole, settings)
     if rung.checkpointing == "full":
         old = whole.gradient_checkpointing_enable  # the name until transformers 5.2x
         getattr(whole, "activation_checkpointing_enable", old)({"use_reentrant": False})
@@ -189,7 +189,8 @@ def _compose(
         language = MistralForCausalLM(decoder.config)
     language.model, language.lm_head = decoder, whole.lm_head
     dropout = 0.0 if rung.rest else 0.05
-    add_lora(language, LoraSpec(sizes.rank, 2 * sizes.rank, dropout))
+    with device:
+        add_lora(language, LoraSpec(sizes.rank, 2 * sizes.rank, dropout))
     projector = build_projector(
         "mlp2x_gelu", sizes.vision["hidden_size"], sizes.text["hidden_size"]
     )

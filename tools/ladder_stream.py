@@ -83,7 +83,7 @@ FULL = Sizes(
     sigma=1.0,
     max_length=2048,
     pack_tokens=8192,
-    batches=(16, 8, 4, 2),
+    batches=(16, 8, 4, 2, 1),
     samples=512,
     rate=2e-4,
 )
