@@ -95,6 +95,7 @@ def vqa_update(
     Raises:
         SettingError: as `vqa_tenths`, or the columns differ in length.
     """
+    require(benchmark, dialect)
     check_lengths(predictions=predictions, answers=answers)
     pairs = zip(predictions, answers, strict=True)
     tenths = [vqa_tenths(prediction, humans, dialect, benchmark) for prediction, humans in pairs]
