@@ -67,16 +67,16 @@ def check_same(
     """
     wanted, given, may = Counter(expected), Counter(found), set(allowed)
     problems = {
-        "answers are missing": list((wanted - given).keys()),
-        "questions are answered more than once": [
+        "answers missing": list((wanted - given).keys()),
+        "questions answered more than once": [
             key for key, times in given.items() if times > max(1, wanted[key])
         ],
-        "answers are to questions that the ground truth does not have": [
+        "answers to questions that the ground truth does not have": [
             key for key in given if key not in wanted and key not in may
         ],
     }
     parts = [
-        f"{len(keys):,} {problem} ({', '.join(map(str, keys[:3]))}{', …' * (len(keys) > 3)})"
+        f"{problem}: {len(keys):,} ({', '.join(map(str, keys[:3]))}{', …' * (len(keys) > 3)})"
         for problem, keys in problems.items()
         if keys
     ]

@@ -15,6 +15,9 @@ _ANSWERS = ("prediction", "text", "answer")
 """In this order: where there is a `prediction`, `text` is the question and `answer` the right one.
 """
 
+_QUESTION_KEYS = {"label", "category"}
+"""Where the `text` of a row is a question, not an answer."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -66,6 +69,11 @@ def read_predictions(path: Path, split: str | None) -> list[Prediction]:
 def _read(record: dict[str, Any], where: str, split: str | None) -> Prediction:
     id_key = _first(record, _IDS, where)
     answer_key = _first(record, _ANSWERS, where)
+    if answer_key == "text" and not _QUESTION_KEYS.isdisjoint(record):
+        raise SettingError(
+            f"{where}: a question with {', '.join(sorted(_QUESTION_KEYS & record.keys()))} and no "
+            "answer; this looks like a file of ground truth or questions, give one of answers"
+        )
     question_key = "text" if answer_key == "prediction" and "text" in record else "question"
     return Prediction(
         identifier(record, id_key, where),

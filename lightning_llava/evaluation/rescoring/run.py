@@ -77,6 +77,7 @@ def rescore(
     if dialect not in (None, ALL):
         require(benchmark, dialect)
     truths = _read_splits(benchmark, ground_truth)
+    pope_version = version(truths) if benchmark == "pope" else None
     answers = [row for file in predictions for row in read_predictions(file.path, file.split)]
     answers = _of_one_benchmark(answers, benchmark)
     if questions and benchmark == "vqav2":
@@ -86,16 +87,11 @@ def rescore(
     is_named = any(file.split for file in ground_truth)
     splits = _join(benchmark, truths, answers, questions, is_named)
     pairs = [pair for split in splits.values() for pair in split]
-    notes = _notes(pairs, answers)
-    chosen = list(DIALECTS[benchmark]) if dialect == ALL else [dialect]
-    if dialect is None:
-        chosen = [_headline_dialect(benchmark, pairs)]
-    return Rescored(
-        benchmark,
-        {name: score(benchmark, splits, name) for name in chosen if name},
-        notes,
-        version(truths) if benchmark == "pope" else None,
-    )
+    chosen = [dialect or _headline_dialect(benchmark, pairs)]
+    if dialect == ALL:
+        chosen = list(DIALECTS[benchmark])
+    scores = {name: score(benchmark, splits, name) for name in chosen}
+    return Rescored(benchmark, scores, _notes(pairs, answers), pope_version)
 
 
 def _read_splits(benchmark: str, files: Sequence[Named]) -> dict[str, list[Truth]]:
@@ -203,15 +199,9 @@ def _mostly_russian(pairs: Sequence[Pair]) -> bool:
 
 def _notes(pairs: Sequence[Pair], answers: Sequence[Prediction]) -> list[str]:
     texts = [answer.answer for _, answer in pairs]
-    empty = sum(not text.strip() for text in texts)
-    russian = language_update(texts, "ru").asked
-    unscored = len(answers) - len(pairs)
-    return [
-        note
-        for count, note in (
-            (empty, f"{empty:,} answers are empty"),
-            (russian, f"{russian:,} answers are in Cyrillic letters"),
-            (unscored, f"{unscored:,} answers are to questions that are not balanced: not scored"),
-        )
-        if count
-    ]
+    counts = {
+        "empty answers": sum(not text.strip() for text in texts),
+        "answers in Cyrillic letters": language_update(texts, "ru").asked,
+        "answers to questions that are not balanced, not scored": len(answers) - len(pairs),
+    }
+    return [f"{what}: {count:,}" for what, count in counts.items() if count]

@@ -42,7 +42,8 @@ def _by_type(
 ) -> Numbers:
     groups: dict[str, list[Pair]] = defaultdict(list)
     for pair in pairs:
-        groups[pair[0].types[kind]].append(pair)
+        if kind in pair[0].types:
+            groups[pair[0].types[kind]].append(pair)
     return {name: scorer(groups[name], dialect) for name in sorted(groups)}
 
 

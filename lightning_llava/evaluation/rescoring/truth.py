@@ -47,8 +47,8 @@ def read_truth(benchmark: str, path: Path) -> list[Truth]:
     repeated = [name for name, count in Counter(row.id for row in rows).items() if count > 1]
     if repeated:
         raise SettingError(
-            f"{OPTION}: {len(repeated)} ids occur more than once in {path}, such as "
-            f"{', '.join(repeated[:3])}; give every question its own"
+            f"{OPTION}: ids that occur more than once in {path}: {len(repeated):,} "
+            f"({', '.join(repeated[:3])}{', …' * (len(repeated) > 3)}); give every question its own"
         )
     return rows
 
@@ -67,8 +67,9 @@ def _read_pope(path: Path) -> Iterator[Truth]:
         )
     if wrong:
         raise SettingError(
-            f"{len(wrong)} labels are neither yes nor no, the first in {wrong[0]}; POPE's labels "
-            "stay as published, also for translated questions; give a file with those"
+            f"{OPTION}: labels that are neither yes nor no: {len(wrong):,}, the first in "
+            f"{wrong[0]}; POPE's labels stay as published, also for translated questions; give a "
+            "file with those"
         )
 
 
