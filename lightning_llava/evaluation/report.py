@@ -13,7 +13,7 @@ from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.benchmarks import RESERVED_SPLIT, Question
 from lightning_llava.evaluation.json_lines import write_atomically
 from lightning_llava.evaluation.ledger import LedgerRow
-from lightning_llava.evaluation.scorers.pope import pope_compute, pope_update
+from lightning_llava.evaluation.scorers.pope import dialect_for, pope_compute, pope_update
 
 Scores = dict[str, dict[str, dict[str, float]]]
 """Benchmark → split (and `mean`) → numbers."""
@@ -141,7 +141,8 @@ def _score_split(rows: Sequence[LedgerRow]) -> dict[str, float]:
             "own"
         )
     labels = [_label(row) for row in rows]
-    numbers = pope_compute(pope_update([row.raw_answer for row in rows], labels, languages.pop()))
+    answers = [row.raw_answer for row in rows]
+    numbers = pope_compute(pope_update(answers, labels, dialect_for(languages.pop())))
     positives = labels.count("yes")
     return {
         **numbers,

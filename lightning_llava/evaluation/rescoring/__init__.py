@@ -1,0 +1,1 @@
+"""Score answers again, this project's or others', without a model."""

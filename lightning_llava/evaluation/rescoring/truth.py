@@ -1,0 +1,182 @@
+"""Ground truth as published, one row per question."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning_llava.errors import SettingError
+from lightning_llava.evaluation.rescoring.files import (
+    check_exists,
+    identifier,
+    read_json,
+    read_records,
+    text,
+)
+from lightning_llava.evaluation.scorers.pope import LABELS
+
+OPTION = "--ground-truth"
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A question and its right answers."""
+
+    id: str
+    answers: tuple[str, ...]
+    """One, or ten humans' (VQAv2, TextVQA)."""
+    image: str | None = None
+    question: str | None = None
+    types: dict[str, str] = field(default_factory=dict)
+    """Ways to group the questions → the group of this one."""
+    counts: bool = True
+    """False where an answer is allowed but not scored: GQA's questions that are not balanced."""
+
+
+def read_truth(benchmark: str, path: Path) -> list[Truth]:
+    """Read a benchmark's published file.
+
+    Raises:
+        SettingError: the file does not exist, holds nothing, has another form, or an id twice.
+    """
+    check_exists(path, OPTION)
+    rows = list(_READERS[benchmark](path))
+    if not rows:
+        raise SettingError(f"{OPTION}: {path} holds no questions")
+    repeated = [name for name, count in Counter(row.id for row in rows).items() if count > 1]
+    if repeated:
+        raise SettingError(
+            f"{OPTION}: ids that occur more than once in {path}: {len(repeated):,} "
+            f"({', '.join(repeated[:3])}{', …' * (len(repeated) > 3)}); give every question its own"
+        )
+    return rows
+
+
+def _read_pope(path: Path) -> Iterator[Truth]:
+    wrong: list[str] = []
+    for where, record in read_records(path, OPTION):
+        label = text(record, "label", where)
+        if label not in LABELS:
+            wrong.append(f"{where}: {label!r}")
+        yield Truth(
+            identifier(record, "question_id", where),
+            (label,),
+            text(record, "image", where),
+            text(record, "text", where),
+        )
+    if wrong:
+        raise SettingError(
+            f"{OPTION}: labels that are neither yes nor no: {len(wrong):,}, the first in "
+            f"{wrong[0]}; POPE's labels stay as published, also for translated questions; give a "
+            "file with those"
+        )
+
+
+def _read_vqav2(path: Path) -> Iterator[Truth]:
+    for where, record in _entries(path, "annotations"):
+        kinds = ("answer_type", "question_type")
+        types = {kind: text(record, kind, where) for kind in kinds if kind in record}
+        humans = _objects(_list(record, "answers", where), f"{where}, answer")
+        answers = tuple(text(answer, "answer", place) for place, answer in humans)
+        image = identifier(record, "image_id", where)
+        yield Truth(identifier(record, "question_id", where), answers, image, types=types)
+
+
+def _read_textvqa(path: Path) -> Iterator[Truth]:
+    for where, record in _entries(path, "data"):
+        answers = tuple(_list(record, "answers", where))
+        if not all(isinstance(answer, str) for answer in answers):
+            raise SettingError(f"{where}: answers are {answers!r:.60}, expected texts")
+        yield Truth(
+            identifier(record, "question_id", where),
+            answers,
+            identifier(record, "image_id", where),
+            text(record, "question", where),
+        )
+
+
+def _read_gqa(path: Path) -> Iterator[Truth]:
+    content = read_json(path, OPTION)
+    if not isinstance(content, dict):
+        raise SettingError(f"{OPTION}: {path} is no JSON object keyed by question id, as GQA's are")
+    for name, record in content.items():
+        where = f"{path}, question {name}"
+        if not isinstance(record, dict) or not isinstance(record.get("isBalanced"), bool):
+            raise SettingError(
+                f"{where}: no true or false under 'isBalanced', expected one: GQA is scored on "
+                "balanced questions only"
+            )
+        yield Truth(
+            name,
+            (text(record, "answer", where),),
+            _optional(record, "imageId"),
+            _optional(record, "question"),
+            counts=record["isBalanced"],
+        )
+
+
+def _read_ocr(path: Path) -> Iterator[Truth]:
+    with path.open("rb") as handle:
+        is_json = next((line.lstrip()[:1] == b"{" for line in handle if line.strip()), False)
+    for where, name, reading in _ocr_json(path) if is_json else _ocr_lines(path):
+        if not reading.strip():
+            raise SettingError(f"{where}: no text to be read; leave the line out")
+        yield Truth(name, (reading,), name)
+
+
+def _ocr_json(path: Path) -> Iterator[tuple[str, str, str]]:
+    for where, record in read_records(path, OPTION):
+        keys = [key for key in ("question_id", "image", "path") if key in record]
+        name = identifier(record, keys[0] if keys else "question_id", where)
+        yield where, name, text(record, "text", where)
+
+
+def _ocr_lines(path: Path) -> Iterator[tuple[str, str, str]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise SettingError(f"{OPTION}: {path} is not UTF-8 ({error})") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        name, tab, reading = line.rstrip("\r").partition("\t")
+        if not tab:
+            raise SettingError(f"{where}: no tab, expected path<TAB>text, or JSON lines")
+        yield where, name, reading
+
+
+_READERS: dict[str, Callable[[Path], Iterator[Truth]]] = {
+    "pope": _read_pope,
+    "vqav2": _read_vqav2,
+    "textvqa": _read_textvqa,
+    "gqa": _read_gqa,
+    "ocr": _read_ocr,
+}
+
+
+def _entries(path: Path, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    content = read_json(path, OPTION)
+    entries = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise SettingError(f"{OPTION}: {path} has no list under {key!r}, as the published file has")
+    yield from _objects(entries, f"{path}, {key} entry")
+
+
+def _objects(entries: list[Any], what: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise SettingError(f"{what} {number}: {entry!r:.60}, expected an object")
+        yield f"{what} {number}", entry
+
+
+def _list(record: dict[str, Any], key: str, where: str) -> list[Any]:
+    if not isinstance(found := record.get(key), list):
+        raise SettingError(f"{where}: {key} is {found!r:.60}, expected a list")
+    return found
+
+
+def _optional(record: dict[str, Any], key: str) -> str | None:
+    value = record.get(key)
+    return value if isinstance(value, str) else None
