@@ -201,6 +201,7 @@ def test_a_ledger_in_russian_takes_the_strict_dialect(scores, refusal, tmp_path)
     result = scores(*command)
     assert list(result["dialects"]) == ["strict"]
     assert result["dialects"]["strict"]["headline"]["accuracy"] == 1.0
+    assert (result["dialect"], result["accuracy"], result["unknown_rate"]) == ("strict", 1.0, 0.0)
     assert result["notes"] == ["answers in Cyrillic letters: 2"]
     official = scores(*command, "--dialect", "official")["dialects"]["official"]["headline"]
     assert (official["accuracy"], official["unknown_rate"]) == (0.5, 1.0)

@@ -46,7 +46,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     )
     if options.json:
         # Not a number is no JSON: what has no value is null.
-        json.dump(_plain(asdict(result)), sys.stdout, ensure_ascii=False, indent=2)
+        json.dump(_plain(_report(result)), sys.stdout, ensure_ascii=False, indent=2)
         sys.stdout.write("\n")
         return 0
     _print(result, Console())
@@ -90,6 +90,16 @@ def parser() -> ArgumentParser:
     add("--dialect", metavar="NAME", help=f"a name, or {ALL} for every one that is defined")
     add("--json", action="store_true", help="unrounded fractions and counts (default: a table)")
     return parser
+
+
+def _report(result: Rescored) -> dict[str, Any]:
+    """Repeat at the top what a single dialect has to say, so that nobody needs to know its name."""
+    report = asdict(result)
+    if len(result.dialects) > 1:
+        return report
+    (name, scores), *_ = result.dialects.items()
+    numbers = {key: value for key, value in scores.items() if key != "headline"}
+    return report | {"dialect": name} | numbers | scores.get("headline", {})
 
 
 def _plain(value: Any) -> Any:
