@@ -14,8 +14,11 @@ from lightning_llava.specs import BenchmarkSpec, LoraSpec
 from runs import make_data, make_module, make_trainer
 from tiny import IMAGE_SIZE, build, gradients, row
 
-# torch hides this one of its own, which is not enough where warnings are errors.
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+# torch's own, about itself.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
+    pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated"),
+]
 
 CPU = torch.device("cpu")
 PACKS = [[12, 20, 9], [20], [9, 8], [30, 11, 5, 5, 7, 6], [13, 13, 13], [40]]
@@ -56,12 +59,12 @@ def step(model, lengths):
     return loss.detach(), gradients(model)
 
 
-def assert_same_steps(clip, language, policy, backend):
+def assert_same_steps(clip, language, policy, backend, packs=PACKS):
     plain, compiled = make_model(clip, language, policy), make_model(clip, language, policy)
     compile_layers(compiled.language, CPU, torch.float32, backend)
     assert list(compiled.state_dict()) == list(plain.state_dict())
     assert checkpoint_names(compiled) == checkpoint_names(plain)
-    for lengths in PACKS:
+    for lengths in packs:
         (loss, grads), (found, changed) = step(plain, lengths), step(compiled, lengths)
         torch.testing.assert_close(found, loss)
         assert changed.keys() == grads.keys()
@@ -69,14 +72,17 @@ def assert_same_steps(clip, language, policy, backend):
             torch.testing.assert_close(changed[name], gradient, rtol=1e-4, atol=1e-5)
     assert not counters["graph_break"]
     # A pack of one sample has no mask: one graph with it and one without, for all packs and layers.
-    assert counters["stats"]["unique_graphs"] == 2
+    assert counters["stats"]["unique_graphs"] == 1 + any(len(lengths) == 1 for lengths in packs)
 
 
-@pytest.mark.parametrize(("policy", "backend"), [("none", "eager"), ("full", "aot_eager")])
+@pytest.mark.parametrize(
+    ("policy", "backend", "packs"),
+    [("none", "eager", PACKS), ("full", "aot_eager", [p for p in PACKS if len(p) > 1])],
+)
 def test_compiled_layers_change_neither_losses_nor_gradients_nor_names(
-    clip, mistral, policy, backend
+    clip, mistral, policy, backend, packs
 ):
-    assert_same_steps(clip, mistral, policy, backend)
+    assert_same_steps(clip, mistral, policy, backend, packs)
 
 
 @pytest.mark.slow
@@ -181,6 +187,7 @@ def test_answers_between_steps_run_uncompiled(demo_world, tmp_path, monkeypatch)
     assert counters["stats"]["unique_graphs"] == 2
 
 
+@pytest.mark.slow
 def test_without_that_each_answer_would_be_compiled(clip, mistral):
     model = make_model(clip, mistral)
     compile_layers(model.language, CPU, torch.float32, "eager")
