@@ -1,6 +1,6 @@
 """Forward and backward pass of a micro-batch: `python tools/benchmark.py train`."""
 
-from argparse import Namespace
+from argparse import BooleanOptionalAction, Namespace
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any

@@ -80,9 +80,9 @@ def bytes_table(settings: LayerSettings, found: dict[str, float]) -> Table:
         title=f"kept for the backward pass, per layer and token: hidden {settings.width}, "
         f"LoRA rank {settings.rank}, dropout {DROPOUT}",
         caption="counted on the CPU: frozen base in bf16, adapters in fp32, bf16 autocast, "
-        f"segments attention (compiled: sdpa), one layer, {TOKENS[1]} less {TOKENS[0]} tokens; the "
-        "rotation's tables, which all layers share, are in; a CPU keeps dropout's mask in the type of its "
-        "input, a GPU in one byte; reference: at width 4096, rank 128",
+        f"segments attention (compiled: sdpa), one layer, {TOKENS[1]} less {TOKENS[0]} tokens; "
+        "the rotation's tables, which all layers share, are in; a CPU keeps dropout's mask in the "
+        "type of its input, a GPU in one byte; reference: at width 4096, rank 128",
     )
     for name, value in found.items():
         table.add_row(name, f"{value / 1024:.1f}", str(REFERENCE.get(name, "")))

@@ -18,6 +18,7 @@ from tiny import IMAGE_SIZE, build, gradients, row
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
     pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated"),
+    pytest.mark.filterwarnings("ignore:VecISA dlopen probe"),  # on a busy machine
 ]
 
 CPU = torch.device("cpu")
