@@ -10,7 +10,6 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_llava.batch import Batch
-from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.answering import make_rows
 from lightning_llava.evaluation.ledger import LedgerRow
 from lightning_llava.evaluation.loader import QuestionBatch
@@ -20,8 +19,10 @@ from lightning_llava.models.activations import Checkpointing
 from lightning_llava.models.attention import choose_attention
 from lightning_llava.models.build import build_llava
 from lightning_llava.models.checkpoint import checkpoint_names, init_from, load_checkpoint_state
+from lightning_llava.models.compilation import Compile, uncompiled
+from lightning_llava.models.kernels import Kernels
 from lightning_llava.models.llava import Llava
-from lightning_llava.models.precision import drop_adapter_casts
+from lightning_llava.models.precision import compute_type, drop_adapter_casts
 from lightning_llava.models.settle import settle
 from lightning_llava.optim import build_optimizer, build_schedule
 from lightning_llava.settings import MODEL_KEYS, refuse_differences
@@ -35,15 +36,9 @@ from lightning_llava.specs import (
     VisionSpec,
 )
 from lightning_llava.text.conversation import ConversationEncoder
+from lightning_llava.text.preflight import check_vocabulary
 
 Spec = TypeVar("Spec")
-
-COMPUTE_TYPES = {
-    "32-true": torch.float32,
-    "bf16-mixed": torch.bfloat16,
-    "16-mixed": torch.float16,
-}
-"""What `trainer.precision` may be, and the type that matrices are multiplied in."""
 
 
 class LlavaModule(LightningModule):
@@ -63,6 +58,11 @@ class LlavaModule(LightningModule):
         activation_checkpointing: decoder layers that are recomputed in the backward pass. `full`,
             all of them, keeps about 8 KiB a token and layer instead of 180 to 370, for 47 % more
             FLOPs; `every_2` and `every_3` lie between; `auto` takes what fits into the GPU.
+        compile: `layers` compiles each decoder layer with torch.compile before step 0: some minutes
+            for fewer kernels and less memory. Needs LoRA without dropout where layers are
+            recomputed, and other attention than `segments`.
+        kernels: `liger` takes RMSNorm, RoPE and MLP from the package liger-kernel; NVIDIA and AMD
+            GPUs only.
         init_from: a checkpoint of an earlier stage whose weights are taken over; the run itself
             starts at step 0.
     """
@@ -82,6 +82,8 @@ class LlavaModule(LightningModule):
             "auto", "flash_attention_2", "varlen", "segments", "sdpa", "eager"
         ] = "auto",
         activation_checkpointing: Checkpointing = "none",
+        compile: Compile = "none",  # noqa: A002
+        kernels: Kernels = "torch",
         init_from: str | None = None,
     ) -> None:
         super().__init__()
@@ -98,6 +100,9 @@ class LlavaModule(LightningModule):
         )
         self.attention, self.init_from = attention, init_from
         self.activation_checkpointing: Checkpointing = activation_checkpointing
+        # Not `compile`, which is a method of every module.
+        self.compilation: Compile = compile
+        self.kernels: Kernels = kernels
         self.strict_loading = False  # `load_state_dict` below is strict in its own way
         self.rows: list[LedgerRow] = []
         self._loss_sum: Tensor | None = None
@@ -109,14 +114,10 @@ class LlavaModule(LightningModule):
             return
         trainer = self._trainer
         precision = "32-true" if trainer is None else str(trainer.precision)
-        if precision not in COMPUTE_TYPES:
-            raise SettingError(
-                f"trainer.precision is {precision}, expected {' or '.join(COMPUTE_TYPES)}: what "
-                "trains stays in fp32, where small steps are not rounded away"
-            )
+        compute = compute_type(precision)
         # Lightning moves the module to its device only later.
         device = self.device if trainer is None else trainer.strategy.root_device
-        attention = choose_attention(self.attention, device, COMPUTE_TYPES[precision])
+        attention = choose_attention(self.attention, device, compute)
         self.encoder = ConversationEncoder(self.language, image_tokens=1)
         self.llava = build_llava(
             self.vision,
@@ -127,8 +128,11 @@ class LlavaModule(LightningModule):
             base_dtype=torch.bfloat16 if precision == "bf16-mixed" else torch.float32,
             # What is packed is settled in on_fit_start, and answers need nothing of ours.
             attention="sdpa" if attention in ("varlen", "segments") else attention,
+            kernels=self.kernels,
+            device=device,
         )
-        self._check_vocabulary()
+        table: Any = self.llava.language.get_input_embeddings()
+        check_vocabulary(self.encoder, int(table.weight.shape[0]), self.language.name)
         if precision != "32-true":
             drop_adapter_casts(self.llava.language)
         if self.init_from is not None:
@@ -140,11 +144,16 @@ class LlavaModule(LightningModule):
         self.train(self.training)
 
     def on_fit_start(self) -> None:
-        """Settle attention and recomputation on the loaded LLM, on its device."""
+        """Settle attention, recomputation and compilation on the loaded LLM, on its device."""
         tokens: int = self.trainer.datamodule.pack_tokens  # pyright: ignore[reportAttributeAccessIssue]
-        dtype = COMPUTE_TYPES[str(self.trainer.precision)]
         settle(
-            self.llava, self.attention, self.activation_checkpointing, tokens, self.device, dtype
+            self.llava,
+            self.attention,
+            self.activation_checkpointing,
+            self.compilation,
+            tokens,
+            self.device,
+            compute_type(str(self.trainer.precision)),
         )
 
     def configure_optimizers(self) -> Any:
@@ -273,22 +282,11 @@ class LlavaModule(LightningModule):
         """List what must not change when a run continues."""
         return {f"model.{key}": self.hparams[key] for key in MODEL_KEYS}
 
-    def _check_vocabulary(self) -> None:
-        """Refuse a template whose special tokens the LLM has no embeddings for."""
-        table: Any = self.llava.language.get_input_embeddings()
-        rows, special = int(table.weight.shape[0]), self.encoder.special_ids
-        foreign = [token for token, index in special.items() if index is not None and index >= rows]
-        if foreign:
-            raise SettingError(
-                f"model.language.template: {self.encoder.template.name!r} writes {foreign[0]!r}, "
-                f"for which {self.language.name!r} has no embedding (it has {rows}); choose the "
-                "template that the LLM was trained with"
-            )
-
     def _add(self, loss: Tensor, supervised: Tensor) -> None:
         self._loss_sum = loss if self._loss_sum is None else self._loss_sum + loss
         self._supervised = supervised if self._supervised is None else self._supervised + supervised
 
+    @uncompiled()
     def _answer(self, batch: QuestionBatch) -> list[LedgerRow]:
         stop_ids = self.encoder.stop_ids
         # Padding by a stop id, which `decode` cuts off: a tokenizer's own may lie outside the LLM.

@@ -1,6 +1,6 @@
 """Forward and backward pass of a micro-batch: `python tools/benchmark.py train`."""
 
-from argparse import Namespace
+from argparse import BooleanOptionalAction, Namespace
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,12 @@ def add_train_command(commands: Any) -> None:
             metavar="N",
             help=f"{meaning} (default: {default})",
         )
+    parser.add_argument(
+        "--compiled",
+        action=BooleanOptionalAction,
+        default=True,
+        help="count the bytes of a compiled layer too, which takes half a minute",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the numbers there too")
     parser.set_defaults(run=run)
 
@@ -121,7 +127,7 @@ def run(options: Namespace, scratch: Path) -> None:
     """
     settings = TrainSettings(**{f.name: getattr(options, f.name) for f in fields(TrainSettings)})
     layer = LayerSettings(options.layer_width, options.layer_rank)
-    console, kept = Console(), layer_bytes(layer)
+    console, kept = Console(), layer_bytes(layer, options.compiled)
     console.print(bytes_table(layer, kept))
     costs, agreement = measure("benchmark_train", settings, SIDES, options.rounds)
     check_agreement(agreement, LOSS_TOLERANCE, GRADIENT_TOLERANCE)

@@ -20,8 +20,10 @@ from transformers import (
 
 from lightning_llava.batch import IGNORE_INDEX, IMAGE_TOKEN_INDEX, Batch
 from lightning_llava.models.activation_memory import measured_policy
-from lightning_llava.models.activations import apply_policy, decoder_layers
+from lightning_llava.models.activations import apply_policy
+from lightning_llava.models.compilation import compile_layers
 from lightning_llava.models.flops import FlopCoefficients, flop_coefficients
+from lightning_llava.models.kernels import apply_kernels
 from lightning_llava.models.llava import Llava, LossSum
 from lightning_llava.models.lora import add_lora, is_lora
 from lightning_llava.models.loss import shifted_targets
@@ -46,8 +48,9 @@ class Rung:
     """`auto`: chosen from measured memory."""
     drop_casts: bool = False
     compile: bool = False
+    """No dropout in adapters either: compiled layers that are recomputed must have none."""
     rest: bool = False
-    """Fused AdamW, no dropout in adapters, Liger's kernels where they are installed."""
+    """Fused AdamW, Liger's kernels where they are installed."""
     by_length: bool = False
     """Padded batches of samples of like length."""
 
@@ -59,10 +62,13 @@ RUNGS = {
     "casts": Rung("+ casts dropped", drop_casts=True),
     "policy": Rung("+ checkpointing by memory", drop_casts=True, checkpointing="auto"),
     "compile": Rung(
-        "+ torch.compile per layer", drop_casts=True, checkpointing="auto", compile=True
+        "+ no dropout, torch.compile per layer",
+        drop_casts=True,
+        checkpointing="auto",
+        compile=True,
     ),
     "rest": Rung(
-        "+ fused AdamW, no dropout, Liger",
+        "+ fused AdamW, Liger",
         drop_casts=True,
         checkpointing="auto",
         compile=True,
@@ -188,9 +194,11 @@ def _compose(
     with torch.device("meta"):
         language = MistralForCausalLM(decoder.config)
     language.model, language.lm_head = decoder, whole.lm_head
-    dropout = 0.0 if rung.rest else 0.05
+    facts = {}
+    if rung.rest:
+        facts["liger"] = _apply_liger(language, device)
     with device:
-        add_lora(language, LoraSpec(sizes.rank, 2 * sizes.rank, dropout))
+        add_lora(language, LoraSpec(sizes.rank, 2 * sizes.rank, 0.0 if rung.compile else 0.05))
     projector = build_projector(
         "mlp2x_gelu", sizes.vision["hidden_size"], sizes.text["hidden_size"]
     )
@@ -199,7 +207,7 @@ def _compose(
     tower = VisionTower(whole.model.vision_tower, VisionSpec(), MEAN, STD)
     model = Llava(tower, projector, language).to(device).train()
     model.vision_tower.eval()
-    return model, {}
+    return model, facts
 
 
 def _draw_adapters(model: nn.Module, device: torch.device) -> None:
@@ -217,9 +225,9 @@ def _prepare(
     facts = {}
     if rung.drop_casts:
         drop_adapter_casts(model.language)
-    if rung.rest:
-        facts["liger"] = _apply_liger(model, device)
-    facts["attention"] = settle_attention(model.language, "auto", device, compute)
+    # A CPU would take segments, which cannot be compiled.
+    attention = "sdpa" if rung.compile and device.type != "cuda" else "auto"
+    facts["attention"] = settle_attention(model.language, attention, device, compute)
     policy: Any = rung.checkpointing
     if policy == "auto":
         policy, facts["reason"] = measured_policy(
@@ -229,28 +237,16 @@ def _prepare(
     facts["checkpointing"] = policy
     if rung.compile:
         backend = "inductor" if sizes is FULL else "eager"
-        for layer in decoder_layers(model.language):
-            layer.compile(backend=backend)
+        compile_layers(model.language, device, compute, backend)
         facts["compile"] = f"{backend}, per decoder layer"
     return facts
 
 
-def _apply_liger(model: Llava, device: torch.device) -> str:
-    """Exchange norms, rotations and SwiGLU, where the package is there and the device a GPU."""
+def _apply_liger(language: MistralForCausalLM, device: torch.device) -> str:
+    """Take Liger's kernels, where the package is there and the device a GPU."""
     if device.type != "cuda":
         return f"not used: the device is {device.type}"
     if find_spec("liger_kernel") is None:
         return "not used: liger-kernel is not installed"
-    from liger_kernel.transformers import (  # pyright: ignore[reportMissingImports]
-        apply_liger_kernel_to_mistral,
-    )
-
-    apply_liger_kernel_to_mistral(
-        rope=True,
-        rms_norm=True,
-        swiglu=True,
-        cross_entropy=False,
-        fused_linear_cross_entropy=False,
-        model=model.language,
-    )
+    apply_kernels(language, "liger", device)
     return "RMSNorm, RoPE, SwiGLU"

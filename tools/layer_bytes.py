@@ -10,13 +10,16 @@ from torch import nn
 from transformers import AutoModelForCausalLM, MistralConfig, PreTrainedModel
 
 from lightning_llava.models.activation_memory import counted_saved_bytes
-from lightning_llava.models.activations import apply_policy
+from lightning_llava.models.activations import apply_policy, decoder_layers
+from lightning_llava.models.compilation import uncompiled
 from lightning_llava.models.packed_attention import packed_arguments
 from lightning_llava.models.precision import drop_adapter_casts
 
 TOKENS = (32, 64)
 """The difference between them is what a token costs; copies of weights cancel out."""
 DROPOUT = 0.05
+BACKEND = "aot_eager_decomp_partition"
+"""What inductor keeps and recomputes, without its kernels, which count for nothing here."""
 HEAD_SIZE = 128
 REFERENCE = {
     "peft's defaults": 382,
@@ -35,8 +38,15 @@ class LayerSettings:
     rank: int = 128
 
 
-def layer_bytes(settings: LayerSettings) -> dict[str, float]:
-    """Count what a layer keeps per token, each row with what the rows before it have."""
+def layer_bytes(settings: LayerSettings, compiled: bool = True) -> dict[str, float]:
+    """Count what a layer keeps per token, each row with what the rows before it have.
+
+    The last row is not compiled: a layer that is recomputed keeps its input either way.
+
+    Args:
+        settings: shape of the layer.
+        compiled: count that row too, which takes most of the time.
+    """
     language = _one_layer(settings)
     found = {"peft's defaults": _slope(language)}
     drop_adapter_casts(language)
@@ -49,8 +59,15 @@ def layer_bytes(settings: LayerSettings) -> dict[str, float]:
             if isinstance(part, nn.Dropout):
                 module["default"] = nn.Identity()  # as peft builds it at 0
     found["and no dropout"] = _slope(language)
+    if compiled:
+        language.set_attn_implementation("sdpa")
+        for layer in decoder_layers(language):
+            layer.compile(backend=BACKEND, dynamic=True)
+        found["and compiled"] = _slope(language)
+        language.set_attn_implementation("segments")
     apply_policy(language, "full")
-    found["and recomputed"] = _slope(language)
+    with uncompiled():
+        found["and recomputed"] = _slope(language)
     return found
 
 
@@ -63,12 +80,12 @@ def bytes_table(settings: LayerSettings, found: dict[str, float]) -> Table:
         title=f"kept for the backward pass, per layer and token: hidden {settings.width}, "
         f"LoRA rank {settings.rank}, dropout {DROPOUT}",
         caption="counted on the CPU: frozen base in bf16, adapters in fp32, bf16 autocast, "
-        f"segments attention, one layer, {TOKENS[1]} less {TOKENS[0]} tokens; the rotation's "
-        "tables, which all layers share, are in; a CPU keeps dropout's mask in the type of its "
-        "input, a GPU in one byte; reference: at width 4096, rank 128",
+        f"segments attention (compiled: sdpa), one layer, {TOKENS[1]} less {TOKENS[0]} tokens; "
+        "the rotation's tables, which all layers share, are in; a CPU keeps dropout's mask in the "
+        "type of its input, a GPU in one byte; reference: at width 4096, rank 128",
     )
     for name, value in found.items():
-        table.add_row(name, f"{value / 1024:.1f}", str(REFERENCE[name]))
+        table.add_row(name, f"{value / 1024:.1f}", str(REFERENCE.get(name, "")))
     return table
 
 

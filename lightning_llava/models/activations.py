@@ -114,8 +114,8 @@ def decoder_layers(language: PreTrainedModel) -> nn.ModuleList:
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             return module
     raise SettingError(
-        f"model.activation_checkpointing: {type(language).__name__} has no stack of {depth} "
-        "decoder layers; set it to none"
+        f"model.language.name: {type(language).__name__} has no stack of {depth} decoder layers; "
+        "set model.activation_checkpointing and model.compile to none"
     )
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lightning_llava.errors import SettingError
+from lightning_llava.models.kernels import Kernels, apply_kernels
 from lightning_llava.models.language import load_language_model
 from lightning_llava.models.llava import Llava
 from lightning_llava.models.lora import add_lora, is_lora
@@ -26,6 +27,8 @@ def build_llava(
     learning_rate: LearningRates,
     base_dtype: torch.dtype = torch.float32,
     attention: str = "sdpa",
+    kernels: Kernels = "torch",
+    device: torch.device | None = None,
 ) -> Llava:
     """Compose a model. Widths come from the loaded parts.
 
@@ -37,6 +40,8 @@ def build_llava(
         learning_rate: which parts train; they are kept in fp32, whatever `base_dtype` says.
         base_dtype: type of frozen weights.
         attention: implementation name as transformers knows it.
+        kernels: of norms, rotations and MLPs in the LLM.
+        device: where the model will be; None for the CPU.
 
     Raises:
         SettingError: a part that cannot be loaded, or a rate for adapters that do not exist.
@@ -48,6 +53,7 @@ def build_llava(
         )
     tower = load_vision_tower(vision, base_dtype)
     decoder = load_language_model(language, base_dtype, attention)
+    apply_kernels(decoder, kernels, device or torch.device("cpu"))
     if learning_rate.language is None:
         _silence_dropout(decoder)
     if lora is not None:

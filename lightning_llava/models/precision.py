@@ -1,5 +1,6 @@
 """bf16-mixed: frozen weights in bf16, trained ones in fp32, activations in the type of autocast."""
 
+import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
@@ -9,6 +10,27 @@ LOSS_ERROR = 1e-3
 """How far a loss in bf16-mixed may be from full fp32, relatively. A small LLM is off by 4e-5."""
 GRADIENT_COSINE = 0.999
 """Least cosine between any gradient in bf16-mixed and in fp32. A small LLM has 0.9998."""
+
+COMPUTE_TYPES = {
+    "32-true": torch.float32,
+    "bf16-mixed": torch.bfloat16,
+    "16-mixed": torch.float16,
+}
+"""What `trainer.precision` may be, and the type that matrices are multiplied in."""
+
+
+def compute_type(precision: str) -> torch.dtype:
+    """Return the type that matrices are multiplied in.
+
+    Raises:
+        SettingError: a precision in which training would lose small steps.
+    """
+    if precision not in COMPUTE_TYPES:
+        raise SettingError(
+            f"trainer.precision is {precision}, expected {' or '.join(COMPUTE_TYPES)}: what "
+            "trains stays in fp32, where small steps are not rounded away"
+        )
+    return COMPUTE_TYPES[precision]
 
 
 def drop_adapter_casts(language: nn.Module) -> None:

@@ -1,5 +1,7 @@
 """Try attention on the loaded LLM before training: who sees whom, forwards and backwards."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -68,18 +70,40 @@ def probe_isolation(
     Returns:
         What is wrong, or None.
     """
-    gpus = [device] if device.type == "cuda" else []
     try:
-        with (
-            torch.random.fork_rng(gpus, device_type="cuda" if gpus else "cpu"),
-            torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
-            torch.enable_grad(),
-        ):
+        with _as_in_training(device, dtype):
             return _find_fault(language, _make_row(language, device))
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # kernels raise whatever they like; each is a reason not to use them
         return f"it stops with {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
+def probe_values(
+    language: PreTrainedModel, device: torch.device, dtype: torch.dtype
+) -> tuple[Float[Tensor, "1 1 vocabulary"], Float[Tensor, "1 tokens width"]]:
+    """Run the LLM as it stands on the row of `probe_isolation`, always the same.
+
+    Returns:
+        The logits of one position, and the gradient of their norm at the embeddings; in fp32.
+    """
+    with _as_in_training(device, dtype):
+        row = _make_row(language, device)
+        embeds = row.embeds.clone().requires_grad_()
+        logits, gradient = _backpropagate(language, embeds, row)
+        return logits.detach().float(), gradient.float()
+
+
+@contextmanager
+def _as_in_training(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Set autocast and gradients as a step has them; put the random generators back."""
+    gpus = [device] if device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(gpus, device_type="cuda" if gpus else "cpu"),
+        torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
+        torch.enable_grad(),
+    ):
+        yield
 
 
 @dataclass(frozen=True)
@@ -120,9 +144,7 @@ def _make_row(language: PreTrainedModel, device: torch.device) -> _Row:
 
 def _find_fault(language: PreTrainedModel, row: _Row) -> str | None:
     embeds = row.embeds.clone().requires_grad_()
-    logits = _logits(language, embeds, row)
-    # The norm, not the sum: its gradient is bounded, so that half precision cannot overflow.
-    (gradient,) = torch.autograd.grad(logits.float().norm(), embeds)
+    logits, gradient = _backpropagate(language, embeds, row)
     reached = gradient[0].float().abs().amax(dim=-1)
     if not reached.isfinite().all():
         return "the gradient is not finite"
@@ -135,6 +157,15 @@ def _find_fault(language: PreTrainedModel, row: _Row) -> str | None:
     if not all(reached[i] for i in row.seen):
         return "the gradient does not reach earlier positions of the sample"
     return _find_leak(language, row, logits)
+
+
+def _backpropagate(
+    language: PreTrainedModel, embeds: Tensor, row: _Row
+) -> tuple[Float[Tensor, "1 1 vocabulary"], Float[Tensor, "1 tokens width"]]:
+    logits = _logits(language, embeds, row)
+    # The norm, not the sum: its gradient is bounded, so that half precision cannot overflow.
+    (gradient,) = torch.autograd.grad(logits.float().norm(), embeds)
+    return logits, gradient
 
 
 def _find_leak(language: PreTrainedModel, row: _Row, logits: Tensor) -> str | None:

@@ -5,6 +5,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_llava.models.activation_memory import measured_policy
 from lightning_llava.models.activations import Checkpointing, apply_policy
+from lightning_llava.models.compilation import Compile, compile_layers, uncompiled
 from lightning_llava.models.llava import Llava
 from lightning_llava.models.probe import settle_attention
 
@@ -13,27 +14,32 @@ def settle(
     model: Llava,
     attention: str,
     checkpointing: Checkpointing,
+    compilation: Compile,
     tokens: int,
     device: torch.device,
     dtype: torch.dtype,
 ) -> None:
-    """Settle attention, and which layers are recomputed; log both with the reasons.
+    """Settle attention, which layers are recomputed and compiled; log each with the reasons.
 
     Args:
         model: on its device, in train mode.
         attention: `model.attention`.
         checkpointing: `model.activation_checkpointing`.
+        compilation: `model.compile`.
         tokens: length of the longest pack.
         device: where the model is.
         dtype: type that matrices are multiplied in.
 
     Raises:
-        SettingError: an implementation or a policy that this LLM cannot have.
+        SettingError: an implementation or a policy that this LLM cannot have, alone or together.
     """
-    settle_attention(model.language, attention, device, dtype)
+    with uncompiled():  # after an earlier `fit` of the same module
+        settle_attention(model.language, attention, device, dtype)
     if checkpointing == "auto":
         policy, reason = measured_policy(model, model.language, tokens, device, dtype)
     else:
         policy, reason = checkpointing, "as set"
     rank_zero_info(f"model: activation_checkpointing is {policy}: {reason}")
     apply_policy(model.language, policy)
+    if compilation == "layers":
+        compile_layers(model.language, device, dtype)

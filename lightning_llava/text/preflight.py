@@ -239,3 +239,23 @@ def _learnt(encoder: ConversationEncoder, answer: str) -> str:
 def _comparable(text: str) -> str:
     """Level what SentencePiece cannot tell apart: its "▁", and a space at the front."""
     return text.replace("▁", " ").strip()
+
+
+def check_vocabulary(encoder: ConversationEncoder, embeddings: int, language: str) -> None:
+    """Refuse a template whose special tokens the LLM has no embeddings for.
+
+    Args:
+        encoder: with the template.
+        embeddings: how many the LLM has.
+        language: `model.language.name`, for the message.
+
+    Raises:
+        SettingError: naming the token.
+    """
+    for token, index in encoder.special_ids.items():
+        if index is not None and index >= embeddings:
+            raise SettingError(
+                f"model.language.template: {encoder.template.name!r} writes {token!r}, for which "
+                f"{language!r} has no embedding (it has {embeddings}); choose the template that "
+                "the LLM was trained with"
+            )

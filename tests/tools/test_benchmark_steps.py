@@ -95,7 +95,9 @@ def test_train_by_hand(tmp_path, capsys):
         "layer-rank": 4,
     }
     arguments = [part for name, size in sizes.items() for part in (f"--{name}", str(size))]
-    report, lines = report_of(["train", *arguments], tmp_path / "report.json", capsys)
+    report, lines = report_of(
+        ["train", "--no-compiled", *arguments], tmp_path / "report.json", capsys
+    )
     check_ratios(report, ("padded", "packed"), lines[-1])
     lengths = report["config"]["lengths"]
     assert len(set(lengths)) > 1
@@ -192,7 +194,7 @@ def test_rounds_take_turns(measuring):
 def test_layer_bytes_by_hand():
     import layer_bytes
 
-    kept = layer_bytes.layer_bytes(layer_bytes.LayerSettings(width=512, rank=4))
+    kept = layer_bytes.layer_bytes(layer_bytes.LayerSettings(width=512, rank=4), False)
     # What the seven adapters read: q, k, v, o, gate, up the width, down 3.5 times that.
     inputs = 6 * 512 + 3.5 * 512
     # The mask of dropout in fp32 or in bf16.
@@ -200,4 +202,15 @@ def test_layer_bytes_by_hand():
     # A mask and a product for each; without it q, k, v share one input, gate and up another.
     shared = 3 * 512 + 3.5 * 512
     assert kept["input casts dropped"] - kept["and no dropout"] == 2 * (2 * inputs - shared)
+    assert kept["and recomputed"] == 2 * 512
+
+
+@pytest.mark.slow
+# torch's own, about itself.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")
+def test_a_compiled_layer_makes_the_gate_s_activation_again():
+    import layer_bytes
+
+    kept = layer_bytes.layer_bytes(layer_bytes.LayerSettings(width=512, rank=4))
+    assert kept["and no dropout"] - kept["and compiled"] >= 2 * 3.5 * 512
     assert kept["and recomputed"] == 2 * 512
