@@ -127,6 +127,8 @@ class LlavaModule(LightningModule):
             base_dtype=torch.bfloat16 if precision == "bf16-mixed" else torch.float32,
             # What is packed is settled in on_fit_start, and answers need nothing of ours.
             attention="sdpa" if attention in ("varlen", "segments") else attention,
+            compute_dtype=COMPUTE_TYPES[precision],
+            device=device,
         )
         self._check_vocabulary()
         if precision != "32-true":
@@ -144,7 +146,13 @@ class LlavaModule(LightningModule):
         tokens: int = self.trainer.datamodule.pack_tokens  # pyright: ignore[reportAttributeAccessIssue]
         dtype = COMPUTE_TYPES[str(self.trainer.precision)]
         settle(
-            self.llava, self.attention, self.activation_checkpointing, tokens, self.device, dtype
+            self.llava,
+            self.attention,
+            self.activation_checkpointing,
+            tokens,
+            self.device,
+            dtype,
+            self.optimizer.name,
         )
 
     def configure_optimizers(self) -> Any:

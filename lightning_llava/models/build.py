@@ -8,10 +8,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lightning_llava.errors import SettingError
-from lightning_llava.models.language import load_language_model
+from lightning_llava.models.language import CPU, load_language_model
 from lightning_llava.models.llava import Llava
 from lightning_llava.models.lora import add_lora, is_lora
 from lightning_llava.models.projector import build_projector
+from lightning_llava.models.quantization import check_frozen
 from lightning_llava.models.vision import load_vision_tower
 from lightning_llava.specs import LanguageSpec, LearningRates, LoraSpec, ProjectorSpec, VisionSpec
 
@@ -26,6 +27,8 @@ def build_llava(
     learning_rate: LearningRates,
     base_dtype: torch.dtype = torch.float32,
     attention: str = "sdpa",
+    compute_dtype: torch.dtype | None = None,
+    device: torch.device = CPU,
 ) -> Llava:
     """Compose a model. Widths come from the loaded parts.
 
@@ -37,17 +40,21 @@ def build_llava(
         learning_rate: which parts train; they are kept in fp32, whatever `base_dtype` says.
         base_dtype: type of frozen weights.
         attention: implementation name as transformers knows it.
+        compute_dtype: type that a quantized LLM multiplies in; None for `base_dtype`.
+        device: where a quantized LLM is loaded to; everything else is loaded on the CPU.
 
     Raises:
-        SettingError: a part that cannot be loaded, or a rate for adapters that do not exist.
+        SettingError: a part that cannot be loaded, or a rate for adapters that do not exist or for
+            weights that cannot train.
     """
     if learning_rate.lora is not None and lora is None:
         raise SettingError(
             f"model.learning_rate.lora is {learning_rate.lora}, but model.lora is null; set "
             "model.lora or take the rate out"
         )
+    check_frozen(language.quantization, learning_rate)
     tower = load_vision_tower(vision, base_dtype)
-    decoder = load_language_model(language, base_dtype, attention)
+    decoder = load_language_model(language, base_dtype, attention, compute_dtype, device)
     if learning_rate.language is None:
         _silence_dropout(decoder)
     if lora is not None:

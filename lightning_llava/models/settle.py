@@ -7,6 +7,7 @@ from lightning_llava.models.activation_memory import measured_policy
 from lightning_llava.models.activations import Checkpointing, apply_policy
 from lightning_llava.models.llava import Llava
 from lightning_llava.models.probe import settle_attention
+from lightning_llava.specs import OptimizerName
 
 
 def settle(
@@ -16,6 +17,7 @@ def settle(
     tokens: int,
     device: torch.device,
     dtype: torch.dtype,
+    optimizer: OptimizerName = "adamw",
 ) -> None:
     """Settle attention, and which layers are recomputed; log both with the reasons.
 
@@ -26,13 +28,16 @@ def settle(
         tokens: length of the longest pack.
         device: where the model is.
         dtype: type that matrices are multiplied in.
+        optimizer: `model.optimizer.name`.
 
     Raises:
         SettingError: an implementation or a policy that this LLM cannot have.
     """
     settle_attention(model.language, attention, device, dtype)
     if checkpointing == "auto":
-        policy, reason = measured_policy(model, model.language, tokens, device, dtype)
+        policy, reason = measured_policy(
+            model, model.language, tokens, device, dtype, optimizer=optimizer
+        )
     else:
         policy, reason = checkpointing, "as set"
     rank_zero_info(f"model: activation_checkpointing is {policy}: {reason}")
