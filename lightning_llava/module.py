@@ -21,7 +21,7 @@ from lightning_llava.models.attention import choose_attention
 from lightning_llava.models.build import build_llava
 from lightning_llava.models.checkpoint import checkpoint_names, init_from, load_checkpoint_state
 from lightning_llava.models.llava import Llava
-from lightning_llava.models.precision import drop_adapter_casts
+from lightning_llava.models.precision import drop_adapter_casts, frozen_type
 from lightning_llava.models.settle import settle
 from lightning_llava.optim import build_optimizer, build_schedule
 from lightning_llava.settings import MODEL_KEYS, refuse_differences
@@ -124,7 +124,7 @@ class LlavaModule(LightningModule):
             self.language,
             self.lora,
             self.learning_rate,
-            base_dtype=torch.bfloat16 if precision == "bf16-mixed" else torch.float32,
+            base_dtype=frozen_type(COMPUTE_TYPES[precision]),
             # What is packed is settled in on_fit_start, and answers need nothing of ours.
             attention="sdpa" if attention in ("varlen", "segments") else attention,
             compute_dtype=COMPUTE_TYPES[precision],

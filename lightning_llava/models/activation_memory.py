@@ -153,6 +153,11 @@ def moment_bytes(parameter: Tensor, optimizer: OptimizerName) -> int:
     return math.ceil(parameter.numel() * (ADAM_8BIT_BYTES if in_8_bits else ADAM_BYTES))
 
 
+def logit_bytes(tokens: int, vocabulary: int) -> int:
+    """Return the most that logits take at a time, with everything supervised."""
+    return min(tokens * vocabulary, MAX_LOGITS) * LOGIT_BYTES
+
+
 def free_bytes(device: torch.device) -> int:
     """Return what the GPU has free; the least of all ranks.
 
@@ -195,7 +200,7 @@ def measured_policy(
     demand = Demand(
         free=free_bytes(device),
         static=static_bytes(model, device, shards, optimizer),
-        logits=min(tokens * head.weight.shape[0], MAX_LOGITS) * LOGIT_BYTES,
+        logits=logit_bytes(tokens, head.weight.shape[0]),
         layers=len(decoder_layers(language)),
         tokens=tokens,
     )

@@ -62,15 +62,20 @@ def build_llava(
     embeddings = cast(nn.Embedding, decoder.get_input_embeddings())
     joint = build_projector(projector.type, tower.width, embeddings.weight.shape[1])
     model = Llava(tower, joint, decoder)
+    set_trainable(model, learning_rate)
+    return model.eval()
+
+
+def set_trainable(model: nn.Module, learning_rate: LearningRates) -> None:
+    """Freeze the parts without a rate, and keep in fp32 what trains, projector and adapters."""
     for part, _, parameter in named_parts(model):
         parameter.requires_grad_(getattr(learning_rate, part) is not None)
         if parameter.requires_grad or part in ("projector", "lora"):
             parameter.data = parameter.data.float()
-    return model.eval()
 
 
-def named_parts(model: Llava) -> Iterator[tuple[Part, str, nn.Parameter]]:
-    """Walk over all parameters with the part each belongs to."""
+def named_parts(model: nn.Module) -> Iterator[tuple[Part, str, nn.Parameter]]:
+    """Walk over all parameters of a Llava with the part each belongs to."""
     for name, parameter in model.named_parameters():
         if is_lora(name):
             yield "lora", name, parameter

@@ -1,5 +1,6 @@
 """bf16-mixed: frozen weights in bf16, trained ones in fp32, activations in the type of autocast."""
 
+import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
@@ -9,6 +10,14 @@ LOSS_ERROR = 1e-3
 """How far a loss in bf16-mixed may be from full fp32, relatively. A small LLM is off by 4e-5."""
 GRADIENT_COSINE = 0.999
 """Least cosine between any gradient in bf16-mixed and in fp32. A small LLM has 0.9998."""
+
+
+def frozen_type(compute: torch.dtype) -> torch.dtype:
+    """Return the type of frozen weights, by the type that matrices are multiplied in.
+
+    fp16 is none: weights that were trained in bf16 may not fit into it.
+    """
+    return torch.bfloat16 if compute == torch.bfloat16 else torch.float32
 
 
 def drop_adapter_casts(language: nn.Module) -> None:
