@@ -8,7 +8,6 @@ import torch
 import yaml
 
 from lightning_llava.data.converters.kinds import KINDS
-from lightning_llava.settings import flatten
 from parsing import stack
 from runs import command_line
 
@@ -47,25 +46,14 @@ SAMPLE = 790
 """Tokens of a mix665k sample, its image's among them."""
 
 
-def owned(folder):
-    """The settings that files of a folder set, by dotted key."""
-    files = (CONFIGS / folder).glob("*.yaml")
-    return {key for file in files for key in flatten(yaml.safe_load(file.read_text("utf-8")))}
-
-
-def test_no_file_sets_what_another_kind_of_file_owns():
-    kinds = ("stage", "model", "data", "hardware")
-    keys = [{key for key in owned(kind) if not key.startswith("data.sources")} for kind in kinds]
-    for i, some in enumerate(keys):
-        assert not some & set().union(*keys[:i]), kinds[i]
-
-
 @pytest.mark.parametrize("hardware", HARDWARE)
 def test_any_order_of_files_gives_the_same_run(hardware):
     files = ["stage/lora", "model/clip_saiga_mistral_7b", f"hardware/{hardware}"]
-    orders = [stack(*(f"configs/{name}.yaml" for name in order)) for order in permutations(files)]
-    assert all(order == orders[0] for order in orders)
-    model, trainer = orders[0]["model"], orders[0]["trainer"]
+    first, *others = [
+        stack(*(f"configs/{name}.yaml" for name in order)) for order in permutations(files)
+    ]
+    assert all(other == first for other in others)
+    model, trainer = first["model"], first["trainer"]
     language = {"name": "IlyaGusev/saiga_mistral_7b_merged", "template": "saiga_mistral"}
     assert model["language"].items() >= language.items()
     found = {
@@ -75,7 +63,7 @@ def test_any_order_of_files_gives_the_same_run(hardware):
     }
     assert found == HARDWARE[hardware]
     if hardware != "cpu":
-        samples = orders[0]["data"]["pack_tokens"] * trainer["accumulate_grad_batches"] / SAMPLE
+        samples = first["data"]["pack_tokens"] * trainer["accumulate_grad_batches"] / SAMPLE
         assert 120 < samples < 136  # the recipe's 128
 
 

@@ -17,6 +17,36 @@ def memory(monkeypatch):
     return lambda *arguments: memory.main([str(argument) for argument in arguments])
 
 
+ROWS = r"│ (none|every_3|every_2|full)( \*)? +│(.*)│\n"
+
+
+def documented():
+    """The table of peaks in docs/hardware.md: GB by hardware file and model file."""
+    text = (ROOT / "docs/hardware.md").read_text(encoding="utf-8")
+    header, _, *lines = text.split("## Peak memory")[1].split("\n\n")[2].splitlines()
+    files = re.findall(r"`(\w+)`", header)
+    return {
+        (file, model): float(cell.split(",")[0])
+        for line in lines
+        for file, cell in zip(files, line.strip("|").split("|")[1:], strict=True)
+        for model in re.findall(r"`(clip_\w+)`", line)
+    }
+
+
+@pytest.mark.slow
+def test_the_peaks_in_the_documentation_are_those_of_the_presets(memory, capsys):
+    peaks = documented()
+    models = {path.stem for path in (ROOT / "configs/model").glob("clip_*.yaml")}
+    files = {"gpu_16gb", "gpu_24gb", "gpu_80gb", "h200"}
+    assert peaks.keys() == {(file, model) for file in files for model in models}
+    for (hardware, model), expected in peaks.items():
+        names = ("stage/lora", f"model/{model}", f"hardware/{hardware}")
+        assert memory(*(word for name in names for word in ("-c", f"configs/{name}.yaml"))) == 0
+        rows = re.findall(ROWS, capsys.readouterr().out)
+        (chosen,) = [cells for _, mark, cells in rows if mark]
+        assert float(chosen.split("│")[-2]) == pytest.approx(expected, abs=0.06), (hardware, model)
+
+
 def test_it_marks_the_configured_policy_and_adds_up(memory, demo_world, capsys):
     files = ("hardware/gpu_16gb", "stage/lora", "model/mini")
     code = memory(
@@ -25,7 +55,7 @@ def test_it_marks_the_configured_policy_and_adds_up(memory, demo_world, capsys):
         *("--model.language.name", demo_world / "mini_mistral"),
     )
     assert code == 0
-    rows = re.findall(r"│ (none|every_3|every_2|full)( \*)? +│(.*)│\n", capsys.readouterr().out)
+    rows = re.findall(ROWS, capsys.readouterr().out)
     marks = {name: bool(mark) for name, mark, _ in rows}
     assert marks == {"none": False, "every_3": False, "every_2": False, "full": True}
     peaks = []
