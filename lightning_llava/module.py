@@ -22,7 +22,7 @@ from lightning_llava.models.checkpoint import checkpoint_names, init_from, load_
 from lightning_llava.models.compilation import Compile, uncompiled
 from lightning_llava.models.kernels import Kernels
 from lightning_llava.models.llava import Llava
-from lightning_llava.models.precision import compute_type, drop_adapter_casts
+from lightning_llava.models.precision import compute_type, drop_adapter_casts, frozen_type
 from lightning_llava.models.settle import settle
 from lightning_llava.optim import build_optimizer, build_schedule
 from lightning_llava.settings import MODEL_KEYS, refuse_differences
@@ -125,10 +125,11 @@ class LlavaModule(LightningModule):
             self.language,
             self.lora,
             self.learning_rate,
-            base_dtype=torch.bfloat16 if precision == "bf16-mixed" else torch.float32,
+            base_dtype=frozen_type(compute),
             # What is packed is settled in on_fit_start, and answers need nothing of ours.
             attention="sdpa" if attention in ("varlen", "segments") else attention,
             kernels=self.kernels,
+            compute_dtype=compute,
             device=device,
         )
         table: Any = self.llava.language.get_input_embeddings()
@@ -154,6 +155,7 @@ class LlavaModule(LightningModule):
             tokens,
             self.device,
             compute_type(str(self.trainer.precision)),
+            self.optimizer.name,
         )
 
     def configure_optimizers(self) -> Any:

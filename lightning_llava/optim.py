@@ -3,20 +3,23 @@
 import math
 from dataclasses import asdict
 from functools import partial
+from importlib import import_module
+from typing import Any
 
 import torch
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_llava.errors import SettingError
 from lightning_llava.models.build import named_parts
 from lightning_llava.models.llava import Llava
+from lightning_llava.models.quantization import require_bitsandbytes
 from lightning_llava.specs import LearningRates, OptimizerSpec
 
 
 def build_optimizer(
     model: Llava, rates: LearningRates, spec: OptimizerSpec, clips: bool = False
-) -> AdamW:
+) -> Optimizer:
     """Group the trainable parameters by part, biases and norms apart (they get no weight decay).
 
     Args:
@@ -26,7 +29,7 @@ def build_optimizer(
         clips: whether gradients are clipped, which Lightning refuses for the fused kernel.
 
     Raises:
-        SettingError: nothing trains.
+        SettingError: nothing trains, or bitsandbytes is missing.
     """
     groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
     for part, _, parameter in named_parts(model):
@@ -36,24 +39,25 @@ def build_optimizer(
         raise SettingError(
             "nothing trains: every entry of model.learning_rate is null; set at least one"
         )
+    described: list[dict[str, Any]] = [
+        {
+            "params": parameters,
+            "lr": asdict(rates)[part],
+            "weight_decay": spec.weight_decay if decays else 0.0,
+            "name": part if decays else f"{part}_no_decay",
+        }
+        for (part, decays), parameters in groups.items()
+    ]
+    if spec.name == "adamw_8bit":
+        require_bitsandbytes("model.optimizer.name: adamw_8bit", "adamw")
+        adamw_8bit = import_module("bitsandbytes.optim").AdamW8bit
+        return adamw_8bit(described, betas=spec.betas, eps=spec.eps)
     on_gpu = next(model.parameters()).is_cuda
-    return AdamW(
-        [
-            {
-                "params": parameters,
-                "lr": asdict(rates)[part],
-                "weight_decay": spec.weight_decay if decays else 0.0,
-                "name": part if decays else f"{part}_no_decay",
-            }
-            for (part, decays), parameters in groups.items()
-        ],
-        betas=spec.betas,
-        eps=spec.eps,
-        fused=(on_gpu and not clips) or None,
-    )
+    fused = (on_gpu and not clips) or None
+    return AdamW(described, betas=spec.betas, eps=spec.eps, fused=fused)
 
 
-def build_schedule(optimizer: AdamW, spec: OptimizerSpec, total_steps: int) -> LambdaLR:
+def build_schedule(optimizer: Optimizer, spec: OptimizerSpec, total_steps: int) -> LambdaLR:
     """Build linear warmup, then the decay (transformers: get_cosine_schedule_with_warmup)."""
     warmup = math.ceil(spec.warmup_ratio * total_steps)
     return LambdaLR(

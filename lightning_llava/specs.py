@@ -6,6 +6,9 @@ Nothing here is derived: widths and token counts follow from the parts that the 
 from dataclasses import dataclass, field
 from typing import Literal
 
+Quantization = Literal["nf4", "int8"]
+OptimizerName = Literal["adamw", "adamw_8bit"]
+
 
 @dataclass
 class VisionSpec:
@@ -48,6 +51,10 @@ class LanguageSpec:
     their end."""
     allow_foreign_template: bool = False
     """Use a template although it was written for another family of tokenizers."""
+    quantization: Quantization | None = None
+    """Keep the frozen decoder's linear layers in 4 bits (`nf4`, with scales in 8 bits: 0.516 bytes
+    a weight) or in 8 (`int8`) instead of 16, through bitsandbytes. Output head, embeddings, norms,
+    tower, projector and adapters stay as they are."""
 
 
 @dataclass
@@ -80,6 +87,9 @@ class LearningRates:
 class OptimizerSpec:
     """AdamW and its schedule (LLaVA 1.5: cosine to zero after 3 % warmup, no weight decay)."""
 
+    name: OptimizerName = "adamw"
+    """`adamw_8bit` keeps Adam's two moments in 8 bits, through bitsandbytes: 2 bytes a trained
+    parameter instead of 8. Tensors of less than 4096 elements keep theirs in fp32."""
     weight_decay: float = 0.0
     """Decoupled weight decay; never applied to biases and norms."""
     betas: tuple[float, float] = (0.9, 0.999)

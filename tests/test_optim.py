@@ -1,10 +1,13 @@
 """Parameter groups, and the schedule against transformers' own."""
 
+import bitsandbytes as bnb
 import pytest
 import torch
 from transformers import get_scheduler
 
 from lightning_llava.errors import SettingError
+from lightning_llava.models import quantization
+from lightning_llava.models.activation_memory import moment_bytes
 from lightning_llava.optim import build_optimizer, build_schedule
 from lightning_llava.specs import LearningRates, LoraSpec, OptimizerSpec
 from tiny import build
@@ -24,6 +27,54 @@ def test_each_part_has_its_rate_and_biases_and_norms_no_decay(clip, mistral):
     }
     grouped = [id(p) for group in groups for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+
+
+def test_8_bit_adam_has_the_same_groups_and_takes_the_same_steps(clip, mistral):
+    """Tensors below 4096 elements keep fp32 moments, so that their steps are torch's own."""
+    rates, spec = LearningRates(projector=2e-3, lora=2e-4), {"weight_decay": 0.1}
+    models = [build(clip, mistral, LoraSpec(r=2, alpha=4), rates) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    optimizers = [
+        build_optimizer(model, rates, OptimizerSpec(name=name, **spec))
+        for model, name in zip(models, ("adamw", "adamw_8bit"), strict=True)
+    ]
+    assert type(optimizers[1]) is bnb.optim.AdamW8bit
+    keys = ("name", "lr", "weight_decay", "betas", "eps")
+    groups = [[[g[key] for key in keys] for g in o.param_groups] for o in optimizers]
+    assert groups[0] == groups[1]
+    for step in range(3):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            torch.manual_seed(step)
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.grad = torch.randn_like(parameter)
+            optimizer.step()
+    trained = [[p for p in model.parameters() if p.requires_grad] for model in models]
+    assert max(p.numel() for p in trained[0]) < 4096
+    for ours, theirs in zip(*trained, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-7, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("elements", "kind"), [(4095, torch.float32), (4096, torch.uint8)])
+def test_the_moments_take_the_bytes_that_the_memory_estimate_says(elements, kind):
+    parameter = torch.nn.Parameter(torch.zeros(elements))
+    parameter.grad = torch.ones(elements)
+    optimizer = bnb.optim.AdamW8bit([parameter])
+    optimizer.step()
+    state = optimizer.state[parameter]
+    assert state["state1"].dtype == kind
+    names = [name for name in state if name.startswith(("state", "absmax"))]
+    assert sum(state[name].nbytes for name in names) == moment_bytes(parameter, "adamw_8bit")
+    assert moment_bytes(parameter, "adamw") == 8 * elements
+
+
+def test_8_bit_adam_without_bitsandbytes_is_refused(clip, mistral, monkeypatch):
+    monkeypatch.setattr(quantization, "find_spec", lambda name: None)
+    rates = LearningRates(projector=2e-3, lora=None)
+    with pytest.raises(
+        SettingError, match=r"model\.optimizer\.name: adamw_8bit needs .* or set it to adamw"
+    ):
+        build_optimizer(build(clip, mistral), rates, OptimizerSpec(name="adamw_8bit"))
 
 
 def test_a_run_in_which_nothing_trains_is_refused(clip, mistral):

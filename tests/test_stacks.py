@@ -1,5 +1,6 @@
 """Every stack of configs that the README names: what it sets in effect, and that it trains."""
 
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 import yaml
 
 from lightning_llava.data.converters.kinds import KINDS
+from parsing import stack
 from runs import command_line
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -32,9 +34,75 @@ STACKS = [
 ]
 
 
+HARDWARE = {
+    # What each needs so that a 7B fits: docs/hardware.md.
+    "cpu": {"precision": "32-true", "quantization": None, "name": "adamw"},
+    "gpu_16gb": {"precision": "bf16-mixed", "quantization": "nf4", "name": "adamw_8bit"},
+    "gpu_24gb": {"precision": "bf16-mixed", "quantization": None, "name": "adamw_8bit"},
+    "gpu_80gb": {"precision": "bf16-mixed", "quantization": None, "name": "adamw"},
+    "h200": {"precision": "bf16-mixed", "quantization": None, "name": "adamw"},
+}
+SAMPLE = 790
+"""Tokens of a mix665k sample, its image's among them."""
+
+
+@pytest.mark.parametrize("hardware", HARDWARE)
+def test_any_order_of_files_gives_the_same_run(hardware):
+    files = ["stage/lora", "model/clip_saiga_mistral_7b", f"hardware/{hardware}"]
+    first, *others = [
+        stack(*(f"configs/{name}.yaml" for name in order)) for order in permutations(files)
+    ]
+    assert all(other == first for other in others)
+    model, trainer = first["model"], first["trainer"]
+    language = {"name": "IlyaGusev/saiga_mistral_7b_merged", "template": "saiga_mistral"}
+    assert model["language"].items() >= language.items()
+    found = {
+        "precision": trainer["precision"],
+        "quantization": model["language"]["quantization"],
+        "name": model["optimizer"]["name"],
+    }
+    assert found == HARDWARE[hardware]
+    if hardware != "cpu":
+        samples = first["data"]["pack_tokens"] * trainer["accumulate_grad_batches"] / SAMPLE
+        assert 120 < samples < 136  # the recipe's 128
+
+
+def test_every_hardware_file_of_one_device_is_in_the_table():
+    files = {path.stem for path in (CONFIGS / "hardware").glob("*.yaml")}
+    assert files >= HARDWARE.keys()
+    single = {
+        name for name in files if stack(f"configs/hardware/{name}.yaml")["trainer"]["devices"] == 1
+    }
+    assert single == HARDWARE.keys()
+
+
 def test_every_model_file_is_in_a_stack():
     files = {path.stem for path in (CONFIGS / "model").glob("*.yaml")}
     assert files == {"mini", *TEMPLATES}
+
+
+@pytest.mark.parametrize("hardware", ["gpu_16gb", "gpu_24gb", "h200"])
+def test_each_card_s_settings_take_a_step(demo_world, tmp_path, hardware):
+    command_line(
+        "fit",
+        *("-c", CONFIGS / "stage/lora.yaml", "-c", CONFIGS / f"hardware/{hardware}.yaml"),
+        *("-c", CONFIGS / "model/clip_saiga_mistral_7b.yaml"),
+        *("--model.vision.name", demo_world / "mini_clip"),
+        *("--model.language.name", demo_world / "mini_mistral"),
+        *("--data.sources", f"{{demo: {{shards: {demo_world}/train/vqa-*.tar}}}}"),
+        *("--data.pack_tokens", 600, "--data.num_workers", 0),
+        *("--trainer.accelerator", "cpu", "--trainer.accumulate_grad_batches", 1),
+        *("--trainer.max_steps", 1, "--trainer.log_every_n_steps", 1),
+        *("--trainer.default_root_dir", tmp_path, "--progress.refresh_rate", 0),
+    )
+    checkpoint = torch.load(tmp_path / "version_0/checkpoints/last.ckpt", weights_only=True)
+    assert (
+        checkpoint["model_settings"]["model.language"]["quantization"]
+        == (HARDWARE[hardware]["quantization"])
+    )
+    moments = checkpoint["optimizer_states"][0]["state"].values()
+    in_8_bits = any("__bnb_optimizer_quant_state__" in state for state in moments)
+    assert in_8_bits == (HARDWARE[hardware]["name"] == "adamw_8bit")
 
 
 @pytest.mark.parametrize(("stage", "model"), STACKS)

@@ -1,5 +1,6 @@
 """Measure what a decoder layer keeps for the backward pass, and choose a policy by it."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -21,10 +22,15 @@ from lightning_llava.models.activations import (
 )
 from lightning_llava.models.loss import MAX_LOGITS
 from lightning_llava.models.packed_attention import packed_arguments
+from lightning_llava.specs import OptimizerName
 
 GRADIENT_BYTES = 4
 ADAM_BYTES = 8
 """Per trained parameter, in fp32: two moments."""
+ADAM_8BIT_BYTES = 2 + 2 * 4 / 256
+"""The same in 8 bits, with an fp32 scale per 256 numbers."""
+ADAM_8BIT_FROM = 4096
+"""Elements of the smallest tensor whose moments bitsandbytes keeps in 8 bits."""
 
 
 class SavedBytes:
@@ -121,21 +127,35 @@ def measure_layer(
     return LayerBytes(count.total, states.nbytes + copies)
 
 
-def static_bytes(model: nn.Module, device: torch.device, shards: int = 1) -> int:
+def static_bytes(
+    model: nn.Module, device: torch.device, shards: int = 1, optimizer: OptimizerName = "adamw"
+) -> int:
     """Add up what training will put on the device: weights not there yet, gradients, AdamW.
 
     Args:
         model: with `requires_grad` set.
         device: where training will be.
         shards: processes that a strategy such as FSDP splits all of it over.
+        optimizer: `model.optimizer.name`.
     """
     total = 0
     for parameter in model.parameters():
         if parameter.device.type != device.type:
             total += parameter.nbytes
         if parameter.requires_grad:
-            total += parameter.numel() * (GRADIENT_BYTES + ADAM_BYTES)
+            total += parameter.numel() * GRADIENT_BYTES + moment_bytes(parameter, optimizer)
     return total // shards
+
+
+def moment_bytes(parameter: Tensor, optimizer: OptimizerName) -> int:
+    """Return what the optimizer keeps of a trained parameter."""
+    in_8_bits = optimizer == "adamw_8bit" and parameter.numel() >= ADAM_8BIT_FROM
+    return math.ceil(parameter.numel() * (ADAM_8BIT_BYTES if in_8_bits else ADAM_BYTES))
+
+
+def logit_bytes(tokens: int, vocabulary: int) -> int:
+    """Return the most that logits take at a time, with everything supervised."""
+    return min(tokens * vocabulary, MAX_LOGITS) * LOGIT_BYTES
 
 
 def free_bytes(device: torch.device) -> int:
@@ -157,6 +177,7 @@ def measured_policy(
     device: torch.device,
     compute: torch.dtype,
     shards: int = 1,
+    optimizer: OptimizerName = "adamw",
 ) -> tuple[Policy, str]:
     """Choose by what the device has free and one layer keeps.
 
@@ -167,6 +188,7 @@ def measured_policy(
         device: where training will be.
         compute: type that matrices are multiplied in.
         shards: as for `static_bytes`.
+        optimizer: as for `static_bytes`.
 
     Returns:
         The policy and why. On a CPU it is `none`: memory is not what is short there.
@@ -177,8 +199,8 @@ def measured_policy(
     head: Any = language.get_output_embeddings()
     demand = Demand(
         free=free_bytes(device),
-        static=static_bytes(model, device, shards),
-        logits=min(tokens * head.weight.shape[0], MAX_LOGITS) * LOGIT_BYTES,
+        static=static_bytes(model, device, shards, optimizer),
+        logits=logit_bytes(tokens, head.weight.shape[0]),
         layers=len(decoder_layers(language)),
         tokens=tokens,
     )

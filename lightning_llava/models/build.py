@@ -9,10 +9,11 @@ from transformers import PreTrainedModel
 
 from lightning_llava.errors import SettingError
 from lightning_llava.models.kernels import Kernels, apply_kernels
-from lightning_llava.models.language import load_language_model
+from lightning_llava.models.language import CPU, load_language_model
 from lightning_llava.models.llava import Llava
 from lightning_llava.models.lora import add_lora, is_lora
 from lightning_llava.models.projector import build_projector
+from lightning_llava.models.quantization import check_frozen
 from lightning_llava.models.vision import load_vision_tower
 from lightning_llava.specs import LanguageSpec, LearningRates, LoraSpec, ProjectorSpec, VisionSpec
 
@@ -28,7 +29,8 @@ def build_llava(
     base_dtype: torch.dtype = torch.float32,
     attention: str = "sdpa",
     kernels: Kernels = "torch",
-    device: torch.device | None = None,
+    compute_dtype: torch.dtype | None = None,
+    device: torch.device = CPU,
 ) -> Llava:
     """Compose a model. Widths come from the loaded parts.
 
@@ -41,19 +43,22 @@ def build_llava(
         base_dtype: type of frozen weights.
         attention: implementation name as transformers knows it.
         kernels: of norms, rotations and MLPs in the LLM.
-        device: where the model will be; None for the CPU.
+        compute_dtype: type that a quantized LLM multiplies in; None for `base_dtype`.
+        device: where the model will be; only a quantized LLM is loaded there, the rest on the CPU.
 
     Raises:
-        SettingError: a part that cannot be loaded, or a rate for adapters that do not exist.
+        SettingError: a part that cannot be loaded, or a rate for adapters that do not exist or for
+            weights that cannot train.
     """
     if learning_rate.lora is not None and lora is None:
         raise SettingError(
             f"model.learning_rate.lora is {learning_rate.lora}, but model.lora is null; set "
             "model.lora or take the rate out"
         )
+    check_frozen(language.quantization, learning_rate)
     tower = load_vision_tower(vision, base_dtype)
-    decoder = load_language_model(language, base_dtype, attention)
-    apply_kernels(decoder, kernels, device or torch.device("cpu"))
+    decoder = load_language_model(language, base_dtype, attention, compute_dtype, device)
+    apply_kernels(decoder, kernels, device)
     if learning_rate.language is None:
         _silence_dropout(decoder)
     if lora is not None:
@@ -61,15 +66,20 @@ def build_llava(
     embeddings = cast(nn.Embedding, decoder.get_input_embeddings())
     joint = build_projector(projector.type, tower.width, embeddings.weight.shape[1])
     model = Llava(tower, joint, decoder)
+    set_trainable(model, learning_rate)
+    return model.eval()
+
+
+def set_trainable(model: nn.Module, learning_rate: LearningRates) -> None:
+    """Freeze the parts without a rate, and keep in fp32 what trains, projector and adapters."""
     for part, _, parameter in named_parts(model):
         parameter.requires_grad_(getattr(learning_rate, part) is not None)
         if parameter.requires_grad or part in ("projector", "lora"):
             parameter.data = parameter.data.float()
-    return model.eval()
 
 
-def named_parts(model: Llava) -> Iterator[tuple[Part, str, nn.Parameter]]:
-    """Walk over all parameters with the part each belongs to."""
+def named_parts(model: nn.Module) -> Iterator[tuple[Part, str, nn.Parameter]]:
+    """Walk over all parameters of a Llava with the part each belongs to."""
     for name, parameter in model.named_parameters():
         if is_lora(name):
             yield "lora", name, parameter

@@ -33,6 +33,14 @@ def compute_type(precision: str) -> torch.dtype:
     return COMPUTE_TYPES[precision]
 
 
+def frozen_type(compute: torch.dtype) -> torch.dtype:
+    """Return the type of frozen weights, by the type that matrices are multiplied in.
+
+    fp16 is none: weights that were trained in bf16 may not fit into it.
+    """
+    return torch.bfloat16 if compute == torch.bfloat16 else torch.float32
+
+
 def drop_adapter_casts(language: nn.Module) -> None:
     """Stop adapters from casting their inputs to their own fp32, for good.
 

@@ -8,6 +8,7 @@ from lightning_llava.models.activations import Checkpointing, apply_policy
 from lightning_llava.models.compilation import Compile, compile_layers, uncompiled
 from lightning_llava.models.llava import Llava
 from lightning_llava.models.probe import settle_attention
+from lightning_llava.specs import OptimizerName
 
 
 def settle(
@@ -18,6 +19,7 @@ def settle(
     tokens: int,
     device: torch.device,
     dtype: torch.dtype,
+    optimizer: OptimizerName = "adamw",
 ) -> None:
     """Settle attention, which layers are recomputed and compiled; log each with the reasons.
 
@@ -29,6 +31,7 @@ def settle(
         tokens: length of the longest pack.
         device: where the model is.
         dtype: type that matrices are multiplied in.
+        optimizer: `model.optimizer.name`.
 
     Raises:
         SettingError: an implementation or a policy that this LLM cannot have, alone or together.
@@ -36,7 +39,9 @@ def settle(
     with uncompiled():  # after an earlier `fit` of the same module
         settle_attention(model.language, attention, device, dtype)
     if checkpointing == "auto":
-        policy, reason = measured_policy(model, model.language, tokens, device, dtype)
+        policy, reason = measured_policy(
+            model, model.language, tokens, device, dtype, optimizer=optimizer
+        )
     else:
         policy, reason = checkpointing, "as set"
     rank_zero_info(f"model: activation_checkpointing is {policy}: {reason}")
