@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, Literal
 
 from lightning import LightningDataModule
@@ -83,7 +84,7 @@ class ShardDataModule(LightningDataModule):
         sample_log: write which samples were trained on, a line per micro-batch, to
             `samples.rank{R}.jsonl` in the run folder.
         num_workers: processes that read and decode.
-        eval_batch_size: questions answered at once.
+        eval_batch_size: most questions about an image that are answered at once.
         pin_memory: copy batches through pinned memory; null does so when a GPU is used.
     """
 
@@ -262,15 +263,16 @@ class ShardDataModule(LightningDataModule):
         return self._question_loader(self.predict.short_answer)
 
     def _question_loader(self, short_answer: bool) -> DataLoader[Any]:
-        trainer = self._trainer
-        mine = share(group_identical(self.asked), trainer.global_rank, trainer.world_size)
-        dataset = QuestionDataset(mine, self.chat, self.transform, self.geometry, short_answer)
+        trainer, at_once = self._trainer, self.eval_batch_size
+        mine = share(group_identical(self.asked), trainer.global_rank, trainer.world_size, at_once)
+        parts = (self.chat, self.transform, self.geometry)
+        dataset = QuestionDataset(mine, *parts, short_answer, at_once)
         return DataLoader(
             dataset,
             # By name: Lightning builds the loader anew for `predict`.
-            batch_size=self.eval_batch_size,
+            batch_size=1,
             num_workers=self.num_workers,
-            collate_fn=dataset.collate,
+            collate_fn=itemgetter(0),  # an item is all questions about an image
             pin_memory=self._pin(),
             worker_init_fn=outlive_signals,
         )

@@ -20,6 +20,7 @@ from lightning_llava.models.attention import choose_attention
 from lightning_llava.models.build import build_llava
 from lightning_llava.models.checkpoint import checkpoint_names, init_from, load_checkpoint_state
 from lightning_llava.models.compilation import Compile, uncompiled
+from lightning_llava.models.grouped import answer_group
 from lightning_llava.models.kernels import Kernels
 from lightning_llava.models.llava import Llava
 from lightning_llava.models.precision import compute_type, drop_adapter_casts, frozen_type
@@ -290,10 +291,13 @@ class LlavaModule(LightningModule):
 
     @uncompiled()
     def _answer(self, batch: QuestionBatch) -> list[LedgerRow]:
-        stop_ids = self.encoder.stop_ids
-        # Padding by a stop id, which `decode` cuts off: a tokenizer's own may lie outside the LLM.
-        answers = self.llava.generate(
-            batch.prompts, self.generation.max_new_tokens, stop_ids, stop_ids[0]
+        answers = answer_group(
+            self.llava,
+            batch.pixel_values,
+            batch.prompts,
+            self.generation.max_new_tokens,
+            self.encoder.stop_ids,
+            batch.at_once,
         )
         return [
             row

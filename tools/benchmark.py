@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from benchmark_eval import add_eval_command
 from benchmark_gpu import add_gpu_command
 from benchmark_loss import add_loss_command
 from benchmark_train import add_train_command
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     text.set_defaults(run=run_conversations)
     add_data(commands)
+    add_eval_command(commands)
     add_gpu_command(commands)
     add_loss_command(commands)
     add_train_command(commands)

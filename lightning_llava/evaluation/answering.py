@@ -1,6 +1,7 @@
 """Questions to ledger rows: each distinct one is asked once, those about one image together."""
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.benchmarks import Question
@@ -24,18 +25,46 @@ def group_identical(questions: Sequence[Question]) -> list[list[Question]]:
     return [group for same_image in by_image.values() for group in same_image.values()]
 
 
-def share(groups: Sequence[list[Question]], rank: int, world: int) -> Sequence[list[Question]]:
-    """Return what one of `world` processes asks.
+def group_by_image(
+    groups: Sequence[list[Question]], most_without: int
+) -> list[list[list[Question]]]:
+    """Put the distinct questions about one image together: they are answered together.
+
+    Args:
+        groups: as `group_identical` gives them.
+        most_without: questions without an image have less in common, so at most that many are put
+            together.
+    """
+    by_image: list[list[list[Question]]] = []
+    for image, same_image in groupby(groups, key=lambda group: group[0].image):
+        together = list(same_image)
+        size = len(together) if image is not None else most_without
+        by_image += [together[start : start + size] for start in range(0, len(together), size)]
+    return by_image
+
+
+def share(
+    groups: Sequence[list[Question]], rank: int, world: int, at_once: int
+) -> list[list[list[Question]]]:
+    """Return what one of `world` processes asks, image by image.
+
+    Args:
+        groups: as `group_identical` gives them.
+        rank: of the process.
+        world: number of processes.
+        at_once: most questions in a pass.
 
     Raises:
         SettingError: a process would have nothing to ask, and the others would wait for it.
     """
-    if len(groups) < world:
+    by_image = group_by_image(groups, max(1, min(at_once, len(groups) // world)))
+    if len(by_image) < world:
         raise SettingError(
-            f"{len(groups)} different questions for {world} processes, expected at least one for "
-            f"each; set trainer.devices: {max(1, len(groups))} or fewer"
+            f"{len(groups)} different questions about {len(by_image)} images for {world} "
+            "processes, expected at least one image for each; set trainer.devices: "
+            f"{max(1, len(by_image))} or fewer"
         )
-    return groups[rank::world]
+    return by_image[rank::world]
 
 
 def make_rows(questions: Iterable[Question], prompt: str, raw_answer: str) -> list[LedgerRow]:

@@ -1,15 +1,16 @@
-"""Benchmark questions to left-padded batches of prompts."""
+"""Benchmark questions to prompts, image by image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from lightning.fabric.utilities.apply_func import move_data_to_device
+from jaxtyping import UInt8
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_llava.batch import IGNORE_INDEX, Batch
-from lightning_llava.data.collate import Row, collate_padded
+from lightning_llava.batch import IGNORE_INDEX
+from lightning_llava.data.collate import Row, expand_placeholders, stack_pixels
 from lightning_llava.data.images import ImageTransform
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.benchmarks import Question
@@ -20,74 +21,80 @@ from lightning_llava.text.turns import IMAGE_PLACEHOLDER, Turn
 
 @dataclass
 class QuestionBatch:
-    """Prompts ready for generation, with the questions they belong to."""
+    """The distinct questions about one image as prompts, with the questions they belong to."""
 
-    prompts: Batch
+    pixel_values: UInt8[Tensor, "images 3 height width"]
+    """Raw pixels of what all prompts are about; none for plain text."""
+    prompts: list[list[int]]
+    """Ids with every image's placeholders expanded."""
     questions: list[list[Question]]
     """Per prompt, the identical questions that its answer serves."""
     texts: list[str]
     """The prompts as text, exactly as the model gets them."""
+    at_once: int
+    """Most prompts in a pass."""
 
     def pin_memory(self) -> "QuestionBatch":
-        """Copy the tensors to pinned memory; torch's loader calls this."""
-        return replace(self, prompts=self.prompts.pin_memory())
+        """Copy the pixels to pinned memory; torch's loader calls this."""
+        return replace(self, pixel_values=self.pixel_values.pin_memory())
 
     def to(self, device: Any, **kwargs: Any) -> "QuestionBatch":
-        """Move the tensors (Lightning calls this); the questions stay."""
-        return replace(self, prompts=move_data_to_device(self.prompts, device))
+        """Move the pixels (Lightning calls this); the rest is small."""
+        return replace(self, pixel_values=self.pixel_values.to(device, **kwargs))
 
 
-Item = tuple[Row, list[Question], str]
-"""A prompt with its pixels, the identical questions it stands for, and its text."""
-
-
-class QuestionDataset(Dataset[Item]):
-    """Distinct questions as tokenised prompts with pixels.
+class QuestionDataset(Dataset[QuestionBatch]):
+    """Distinct questions as tokenised prompts, with the pixels of their image.
 
     Args:
-        groups: identical questions together, as `group_identical` gives them.
+        groups: the questions about one image together, as `share` gives them.
         encoder: the LLM's template.
         transform: image bytes to pixels.
         geometry: features per image.
         short_answer: append the template's short-answer prompt in the question's language.
+        at_once: most questions in a pass.
     """
 
     def __init__(
         self,
-        groups: Sequence[list[Question]],
+        groups: Sequence[list[list[Question]]],
         encoder: ConversationEncoder,
         transform: ImageTransform,
         geometry: VisionGeometry,
         short_answer: bool,
+        at_once: int,
     ) -> None:
         self.groups = groups
         self.encoder, self.transform, self.geometry = encoder, transform, geometry
-        self.short_answer = short_answer
+        self.short_answer, self.at_once = short_answer, at_once
 
     def __len__(self) -> int:
-        """Count the distinct questions."""
+        """Count the images, and the batches of questions without one."""
         return len(self.groups)
 
-    def __getitem__(self, index: int) -> Item:
-        """Tokenise one question and decode its image."""
-        question = self.groups[index][0]
-        suffix = self.encoder.template.short_answer[question.language] if self.short_answer else ""
-        images = [question.image] if question.image is not None else []
-        turns = [Turn("user", f"{IMAGE_PLACEHOLDER}\n" * len(images) + question.text + suffix)]
-        ids, text = self.encoder.prompt(turns, len(images))
+    def __getitem__(self, index: int) -> QuestionBatch:
+        """Tokenise the questions about one image and decode it."""
+        group = self.groups[index]
+        pixels = self._pixels(group[0][0])
+        rows, texts = zip(*(self._prompt(same[0], pixels) for same in group), strict=True)
+        ids = [expand_placeholders(row, self.geometry.image_tokens)[0].tolist() for row in rows]
+        pixel_values = stack_pixels(rows[:1], self.geometry.image_size)
+        return QuestionBatch(pixel_values, ids, group, list(texts), self.at_once)
+
+    def _pixels(self, question: Question) -> list[UInt8[Tensor, "3 height width"]]:
+        if question.image is None:
+            return []
         try:
-            pixels = [self.transform(image.read_bytes()) for image in images]
+            return [self.transform(question.image.read_bytes())]
         except (SettingError, OSError) as error:
             raise SettingError(
-                f"question {question.question_id} of {question.benchmark}: {images[0]}: {error}"
+                f"question {question.question_id} of {question.benchmark}: {question.image}: "
+                f"{error}"
             ) from error
-        labels = np.full_like(ids, IGNORE_INDEX)
-        return Row(question.question_id, ids, labels, pixels), self.groups[index], text
 
-    def collate(self, items: Sequence[Item]) -> QuestionBatch:
-        """Pad the prompts on the left, where generation wants it."""
-        rows, groups, texts = zip(*items, strict=True)
-        prompts = collate_padded(
-            rows, self.geometry.image_tokens, self.geometry.image_size, left=True
-        )
-        return QuestionBatch(prompts, list(groups), list(texts))
+    def _prompt(self, question: Question, pixels: list[Tensor]) -> tuple[Row, str]:
+        suffix = self.encoder.template.short_answer[question.language] if self.short_answer else ""
+        images = f"{IMAGE_PLACEHOLDER}\n" * len(pixels)
+        turns = [Turn("user", images + question.text + suffix)]
+        ids, text = self.encoder.prompt(turns, len(pixels))
+        return Row(question.question_id, ids, np.full_like(ids, IGNORE_INDEX), pixels), text

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
@@ -46,6 +46,9 @@ class Llava(nn.Module):
         self.projector = projector
         self.language = language
         self._head = find_head(language)
+        self.grouping_obstacles: dict[str, str | None] = {}
+        """Why questions cannot be answered together, by attention implementation, once it was
+        tried (`grouped_probe`)."""
 
     def forward(self, batch: Batch) -> LossSum:
         """Compute the summed loss of a packed row or of padded rows.
@@ -78,17 +81,31 @@ class Llava(nn.Module):
 
     def embed(self, batch: Batch) -> Float[Tensor, "rows tokens width"]:
         """Look up the tokens and put the image features where their placeholders stand."""
-        token_ids, is_image = split_placeholders(batch.input_ids)
+        if batch.pixel_values.shape[0] > 0:
+            return self.place_features(batch.input_ids, self.image_features(batch.pixel_values))
+        # Without an image the projector still takes part, times zero: every rank must have it in
+        # its graph.
+        blank = self.image_features(self._blank(batch))
+        embeds = self.place_features(batch.input_ids, blank[:0])
+        return embeds + 0 * blank.sum().to(embeds.dtype)
+
+    def image_features(
+        self, pixel_values: UInt8[Tensor, "images 3 height width"]
+    ) -> Float[Tensor, "images patches llm_width"]:
+        """Encode images and project them into the LLM's width."""
+        features = self.vision_tower(pixel_values)
+        weight = next(self.projector.parameters(), features)
+        return self.projector(features.to(weight.dtype))
+
+    def place_features(
+        self,
+        input_ids: Int[Tensor, "rows tokens"],
+        image_features: Float[Tensor, "images patches width"],
+    ) -> Float[Tensor, "rows tokens width"]:
+        """Look up the tokens and put features that are there already at the placeholders."""
+        token_ids, is_image = split_placeholders(input_ids)
         token_embeds = self.language.get_input_embeddings()(token_ids)
-        if batch.pixel_values.shape[0] == 0:
-            # Without an image the projector still takes part, times zero: every rank must have it
-            # in its graph.
-            return token_embeds + 0 * self._image_features(self._blank(batch)).sum().to(
-                token_embeds.dtype
-            )
-        return scatter_image_features(
-            token_embeds, self._image_features(batch.pixel_values), is_image
-        )
+        return scatter_image_features(token_embeds, image_features, is_image)
 
     @torch.no_grad()
     def generate(
@@ -113,11 +130,6 @@ class Llava(nn.Module):
             generation_config=settings,
         )
         return output.tolist()
-
-    def _image_features(self, pixel_values: Tensor) -> Float[Tensor, "images patches llm_width"]:
-        features = self.vision_tower(pixel_values)
-        weight = next(self.projector.parameters(), features)
-        return self.projector(features.to(weight.dtype))
 
     def _blank(self, batch: Batch) -> Tensor:
         size = self.vision_tower.geometry.image_size

@@ -1,11 +1,14 @@
 from pathlib import Path
 
-from lightning_llava.evaluation.answering import group_identical, make_rows
+import pytest
+
+from lightning_llava.errors import SettingError
+from lightning_llava.evaluation.answering import group_by_image, group_identical, make_rows, share
 from lightning_llava.evaluation.benchmarks import Question
 
 
 def question(number, image, text, split="random", label="yes", language="en"):
-    return Question("pope", split, str(number), text, Path(image), label, language)
+    return Question("pope", split, str(number), text, image and Path(image), label, language)
 
 
 def test_identical_questions_are_asked_once_and_images_stay_together():
@@ -41,3 +44,34 @@ def test_every_question_of_a_group_gets_its_row():
 def test_a_question_without_label_is_not_judged():
     (row,) = make_rows([question(1, "a.png", "What?", label=None)], "What?", "No.")
     assert (row.parsed, row.correct) == (None, None)
+
+
+def texts(shared):
+    return [[same[0].text for same in group] for group in shared]
+
+
+ASKED = [("a.png", "1"), ("b.png", "2"), (None, "3"), ("a.png", "4"), (None, "5"), (None, "6")]
+
+
+def test_questions_about_an_image_stay_together_and_others_are_counted():
+    groups = group_identical([question(text, image, text) for image, text in ASKED])
+    assert texts(group_by_image(groups, 2)) == [["1", "4"], ["2"], ["3", "5"], ["6"]]
+
+
+def test_a_process_gets_whole_images():
+    groups = group_identical([question(text, image, text) for image, text in ASKED])
+    parts = [texts(share(groups, rank, 2, at_once=2)) for rank in range(2)]
+    assert parts == [[["1", "4"], ["3", "5"]], [["2"], ["6"]]]
+    # Without images there is always enough for all.
+    plain = group_identical([question(text, None, text) for text in "abc"])
+    assert [texts(share(plain, rank, 3, at_once=16)) for rank in range(3)] == [
+        [["a"]],
+        [["b"]],
+        [["c"]],
+    ]
+
+
+def test_a_process_without_an_image_is_refused():
+    groups = group_identical([question(n, "a.png", str(n)) for n in range(5)])
+    with pytest.raises(SettingError, match=r"5 different questions about 1 images for 2 processes"):
+        share(groups, 0, 2, at_once=4)
