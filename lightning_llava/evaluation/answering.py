@@ -86,4 +86,10 @@ def _make_row(question: Question, prompt: str, raw_answer: str) -> LedgerRow:
         label=question.label,
         parsed=parsed,
         correct=None if question.label is None else parsed == question.label,
+        kind=question.kind,
+        answers=list(question.answers),
+        types=dict(question.types),
+        source=question.source,
+        english=None,
+        route=None,
     )

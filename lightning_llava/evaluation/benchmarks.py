@@ -30,6 +30,15 @@ class Question:
     label: str | None
     """The right answer in the benchmark's own words (POPE: yes or no, in Russian, too)."""
     language: str
+    """Of `text`."""
+    kind: str = "pope"
+    """Format and scorer: `BenchmarkSpec.kind`, or `predict`."""
+    answers: tuple[str, ...] = ()
+    """All right answers, ten for VQAv2; `label` is the first, or the commonest."""
+    types: tuple[tuple[str, str], ...] = ()
+    """Ways to group the questions, and the group of this one, such as VQAv2's answer_type."""
+    source: str | None = None
+    """The published text, where `text` is its translation."""
 
 
 def load_benchmark(name: str, spec: BenchmarkSpec) -> list[Question]:
@@ -99,7 +108,9 @@ def load_predict_questions(spec: PredictSpec) -> list[Question]:
         language = spec.language
         if language == "auto":
             language = spoken_language([Turn("user", text)])
-        questions.append(Question("predict", "predict", question_id, text, image, None, language))
+        questions.append(
+            Question("predict", "predict", question_id, text, image, None, language, "predict")
+        )
     _check_ids(questions, spec.questions, setting)
     _check_images(questions, spec.images, "data.predict.images")
     return questions
@@ -161,7 +172,9 @@ def _read_pope_split(name: str, split: str, file: Path, spec: BenchmarkSpec) -> 
                 f"{where}: label {label!r}, expected yes or no: POPE's labels stay as published, "
                 f"also for translated questions; mend the file or change {setting}"
             )
-        questions.append(Question(name, split, question_id, text, image, label, spec.language))
+        questions.append(
+            Question(name, split, question_id, text, image, label, spec.language, "pope", (label,))
+        )
     _check_ids(questions, str(file), setting)
     return questions
 

@@ -29,6 +29,19 @@ class LedgerRow:
     parsed: str | None
     """How the headline scorer reads the answer; None without a label."""
     correct: bool | None
+    kind: str
+    """Format and scorer: `BenchmarkSpec.kind`, or `predict`."""
+    answers: list
+    """All right answers, ten for VQAv2."""
+    types: dict
+    """Ways to group the questions → the group of this one."""
+    source: str | None
+    """The published question, where `question` is its translation."""
+    english: str | None
+    """The answer brought back into English, where the model was asked in another language and is
+    scored in English."""
+    route: str | None
+    """How that was done: `map`, `lexicon`, `mt`, or `none` where nothing could."""
 
 
 def write_ledger(path: Path, rows: Iterable[LedgerRow]) -> None:

@@ -55,9 +55,15 @@ def test_reads_every_split_in_order(folder):
         "mine", BenchmarkSpec(files=files, images=str(images), language="ru", subset=1)
     )
     assert loaded == [
-        Question("mine", "random", "1", ROWS[0]["text"], images / "a.jpg", "yes", "ru"),
-        Question("mine", "random", "2", ROWS[1]["text"], images / "b.jpg", "no", "ru"),
-        Question("mine", "popular", "2", ROWS[1]["text"], images / "b.jpg", "no", "ru"),
+        Question(
+            "mine", "random", "1", ROWS[0]["text"], images / "a.jpg", "yes", "ru", "pope", ("yes",)
+        ),
+        Question(
+            "mine", "random", "2", ROWS[1]["text"], images / "b.jpg", "no", "ru", "pope", ("no",)
+        ),
+        Question(
+            "mine", "popular", "2", ROWS[1]["text"], images / "b.jpg", "no", "ru", "pope", ("no",)
+        ),
     ]
 
 
@@ -121,7 +127,7 @@ def test_predict_questions_may_lack_an_image(folder):
     loaded = load_predict_questions(PredictSpec(file, str(images), language="ru"))
     assert [question.image for question in loaded] == [images / "a.jpg", None, None]
     assert loaded[0] == Question(
-        "predict", "predict", "first", "Что здесь?", images / "a.jpg", None, "ru"
+        "predict", "predict", "first", "Что здесь?", images / "a.jpg", None, "ru", "predict"
     )
     assert len(load_predict_questions(PredictSpec(write(folder / "text.jsonl", rows[1:])))) == 2
 

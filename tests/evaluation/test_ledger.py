@@ -18,6 +18,12 @@ ROW = LedgerRow(
     label="yes",
     parsed="no",
     correct=False,
+    kind="pope",
+    answers=["yes"],
+    types={},
+    source="Is there a cat?",
+    english="no",
+    route="map",
 )
 UNSCORED = replace(ROW, question_id="8", image=None, label=None, parsed=None, correct=None)
 

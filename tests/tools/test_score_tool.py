@@ -184,6 +184,12 @@ def ledger_row(**values):
         "label": "yes",
         "parsed": "yes",
         "correct": True,
+        "kind": "pope",
+        "answers": ["yes"],
+        "types": {},
+        "source": None,
+        "english": None,
+        "route": None,
     }
     return LedgerRow(**{**row, **values})
 
