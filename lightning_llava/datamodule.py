@@ -263,8 +263,12 @@ class ShardDataModule(LightningDataModule):
 
     def _question_loader(self, short_answer: bool) -> DataLoader[Any]:
         trainer = self._trainer
-        mine = share(group_identical(self.asked), trainer.global_rank, trainer.world_size)
-        dataset = QuestionDataset(mine, self.chat, self.transform, self.geometry, short_answer)
+        groups, world = group_identical(self.asked), trainer.world_size
+        mine = share(groups, trainer.global_rank, world)
+        # As many on every rank: with sharded weights, none can answer alone.
+        length = math.ceil(len(groups) / world)
+        parts = (self.chat, self.transform, self.geometry)
+        dataset = QuestionDataset(mine, *parts, short_answer, length)
         return DataLoader(
             dataset,
             # By name: Lightning builds the loader anew for `predict`.

@@ -50,6 +50,7 @@ class QuestionDataset(Dataset[Item]):
         transform: image bytes to pixels.
         geometry: features per image.
         short_answer: append the template's short-answer prompt in the question's language.
+        length: prompts in all; those beyond the groups ask again and serve no question.
     """
 
     def __init__(
@@ -59,18 +60,20 @@ class QuestionDataset(Dataset[Item]):
         transform: ImageTransform,
         geometry: VisionGeometry,
         short_answer: bool,
+        length: int,
     ) -> None:
-        self.groups = groups
+        self.groups, self.length = groups, length
         self.encoder, self.transform, self.geometry = encoder, transform, geometry
         self.short_answer = short_answer
 
     def __len__(self) -> int:
-        """Count the distinct questions."""
-        return len(self.groups)
+        """Count the prompts: on every rank as many."""
+        return self.length
 
     def __getitem__(self, index: int) -> Item:
         """Tokenise one question and decode its image."""
-        question = self.groups[index][0]
+        group = self.groups[index % len(self.groups)]
+        question = group[0]
         suffix = self.encoder.template.short_answer[question.language] if self.short_answer else ""
         images = [question.image] if question.image is not None else []
         turns = [Turn("user", f"{IMAGE_PLACEHOLDER}\n" * len(images) + question.text + suffix)]
@@ -82,7 +85,8 @@ class QuestionDataset(Dataset[Item]):
                 f"question {question.question_id} of {question.benchmark}: {images[0]}: {error}"
             ) from error
         labels = np.full_like(ids, IGNORE_INDEX)
-        return Row(question.question_id, ids, labels, pixels), self.groups[index], text
+        served = group if index < len(self.groups) else []
+        return Row(question.question_id, ids, labels, pixels), served, text
 
     def collate(self, items: Sequence[Item]) -> QuestionBatch:
         """Pad the prompts on the left, where generation wants it."""
