@@ -31,6 +31,7 @@ from lightning_llava.errors import SettingError
 from lightning_llava.models.checkpoint import read_checkpoint
 from lightning_llava.module import LlavaModule
 from lightning_llava.settings import MODEL_KEYS, refuse_differences
+from lightning_llava.strategies import check_strategy_setting
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs",
@@ -51,6 +52,7 @@ MISLEADING: dict[str, str] = {
     "tests/test_cli.py checks that nothing else does",
     r".*your dataloader is not resumable": "the data's state is one integer, which the data module "
     "keeps; lightning looks for it in the loader",
+    r"It is recommended to use `self.log\('benchmarks/": "scores are of all ranks' answers",
     r"Checkpoint directory .* exists and is not empty": "that is what resuming a run looks like",
     r"Failed to load CPU gemm_4bit_forward": "a kernel that would round NF4 weights once more, "
     "and is kept off: models/quantization.py",
@@ -126,6 +128,7 @@ class LlavaCLI(LightningCLI):
             SettingError: `--ckpt_path` is no checkpoint, or the run folder cannot be written.
         """
         config = self._settings()
+        check_strategy_setting(config.trainer.strategy)
         if (path := self._checkpoint_path()) is not None:
             checkpoint = read_checkpoint(_existing(path), "--ckpt_path")
             self._step = checkpoint.get("global_step", 0)

@@ -7,6 +7,7 @@ from operator import itemgetter
 from typing import Any, Literal
 
 from lightning import LightningDataModule
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from rich import get_console
 from torch.utils.data import DataLoader
@@ -264,9 +265,13 @@ class ShardDataModule(LightningDataModule):
 
     def _question_loader(self, short_answer: bool) -> DataLoader[Any]:
         trainer, at_once = self._trainer, self.eval_batch_size
-        mine = share(group_identical(self.asked), trainer.global_rank, trainer.world_size, at_once)
+        groups, world = group_identical(self.asked), trainer.world_size
+        # Where the weights are split, no rank can answer alone: as many prompts for each.
+        in_step = isinstance(trainer.strategy, ModelParallelStrategy)
+        mine = share(groups, trainer.global_rank, world, at_once, in_step)
         parts = (self.chat, self.transform, self.geometry)
-        dataset = QuestionDataset(mine, *parts, short_answer, at_once)
+        length = math.ceil(len(groups) / world) if in_step else None
+        dataset = QuestionDataset(mine, *parts, short_answer, at_once, length)
         return DataLoader(
             dataset,
             # By name: Lightning builds the loader anew for `predict`.

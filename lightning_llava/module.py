@@ -25,6 +25,7 @@ from lightning_llava.models.kernels import Kernels
 from lightning_llava.models.llava import Llava
 from lightning_llava.models.precision import compute_type, drop_adapter_casts, frozen_type
 from lightning_llava.models.settle import settle
+from lightning_llava.models.sharding import gather, shard
 from lightning_llava.optim import build_optimizer, build_schedule
 from lightning_llava.settings import MODEL_KEYS, refuse_differences
 from lightning_llava.specs import (
@@ -36,6 +37,7 @@ from lightning_llava.specs import (
     ProjectorSpec,
     VisionSpec,
 )
+from lightning_llava.strategies import FullyShardedStrategy, check_strategy
 from lightning_llava.text.conversation import ConversationEncoder
 from lightning_llava.text.preflight import check_vocabulary
 
@@ -116,6 +118,8 @@ class LlavaModule(LightningModule):
         trainer = self._trainer
         precision = "32-true" if trainer is None else str(trainer.precision)
         compute = compute_type(precision)
+        if trainer is not None:
+            check_strategy(trainer, self.hparams)
         # Lightning moves the module to its device only later.
         device = self.device if trainer is None else trainer.strategy.root_device
         attention = choose_attention(self.attention, device, compute)
@@ -142,6 +146,8 @@ class LlavaModule(LightningModule):
             rank_zero_info(
                 f"model: weights taken from {self.init_from}; {len(fresh)} parameters start fresh"
             )
+        if trainer is not None and isinstance(trainer.strategy, FullyShardedStrategy):
+            shard(self.llava, trainer.strategy.device_mesh["data_parallel"])
         # Lightning keeps the mode that it finds, and in eval mode the adapters have no dropout.
         self.train(self.training)
 
@@ -197,7 +203,7 @@ class LlavaModule(LightningModule):
         gradients = [p.grad for p in self.llava.parameters() if p.grad is not None]
         torch._foreach_mul_(gradients, float(1 / supervised))  # pyright: ignore[reportPrivateImportUsage]
         self._loss_sum = self._supervised = None
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = gather(torch.nn.utils.get_total_norm(gradients))
         self.log("learning/loss", (loss_sum / supervised).float(), prog_bar=True)
         self.log("learning/grad_norm", norm)
         self.log("data/supervised_tokens", totals[1].float())

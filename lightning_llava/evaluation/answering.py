@@ -44,7 +44,7 @@ def group_by_image(
 
 
 def share(
-    groups: Sequence[list[Question]], rank: int, world: int, at_once: int
+    groups: Sequence[list[Question]], rank: int, world: int, at_once: int, in_step: bool = False
 ) -> list[list[list[Question]]]:
     """Return what one of `world` processes asks, image by image.
 
@@ -53,11 +53,14 @@ def share(
         rank: of the process.
         world: number of processes.
         at_once: most questions in a pass.
+        in_step: give each process as many questions as the others, or one less, one by one.
 
     Raises:
         SettingError: a process would have nothing to ask, and the others would wait for it.
     """
-    by_image = group_by_image(groups, max(1, min(at_once, len(groups) // world)))
+    by_image = [[group] for group in groups]
+    if not in_step:
+        by_image = group_by_image(groups, max(1, min(at_once, len(groups) // world)))
     if len(by_image) < world:
         raise SettingError(
             f"{len(groups)} different questions about {len(by_image)} images for {world} "

@@ -53,6 +53,8 @@ class QuestionDataset(Dataset[QuestionBatch]):
         geometry: features per image.
         short_answer: append the template's short-answer prompt in the question's language.
         at_once: most questions in a pass.
+        length: batches in all; those beyond the groups ask again and serve no question. None: as
+            many as groups.
     """
 
     def __init__(
@@ -63,23 +65,25 @@ class QuestionDataset(Dataset[QuestionBatch]):
         geometry: VisionGeometry,
         short_answer: bool,
         at_once: int,
+        length: int | None = None,
     ) -> None:
-        self.groups = groups
+        self.groups, self.length = groups, len(groups) if length is None else length
         self.encoder, self.transform, self.geometry = encoder, transform, geometry
         self.short_answer, self.at_once = short_answer, at_once
 
     def __len__(self) -> int:
-        """Count the images, and the batches of questions without one."""
-        return len(self.groups)
+        """Count the images, the batches of questions without one, and what fills up."""
+        return self.length
 
     def __getitem__(self, index: int) -> QuestionBatch:
         """Tokenise the questions about one image and decode it."""
-        group = self.groups[index]
+        group = self.groups[index % len(self.groups)]
         pixels = self._pixels(group[0][0])
         rows, texts = zip(*(self._prompt(same[0], pixels) for same in group), strict=True)
         ids = [expand_placeholders(row, self.geometry.image_tokens)[0].tolist() for row in rows]
         pixel_values = stack_pixels(rows[:1], self.geometry.image_size)
-        return QuestionBatch(pixel_values, ids, group, list(texts), self.at_once)
+        served = group if index < len(self.groups) else [[] for _ in group]
+        return QuestionBatch(pixel_values, ids, served, list(texts), self.at_once)
 
     def _pixels(self, question: Question) -> list[UInt8[Tensor, "3 height width"]]:
         if question.image is None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_llava.errors import SettingError
 from lightning_llava.models.build import named_parts
 from lightning_llava.models.llava import Llava
+from lightning_llava.models.sharding import shard_like
 
 
 def checkpoint_names(model: Llava) -> set[str]:
@@ -53,7 +54,7 @@ def load_checkpoint_state(
             f"{_few('unexpected', unexpected)}; "
             f"{_few('shaped differently', reshaped)}. {_likely_cause(unexpected, reshaped)}"
         )
-    model.load_state_dict(state, strict=False)
+    model.load_state_dict(shard_like(model, state), strict=False)
     return missing
 
 

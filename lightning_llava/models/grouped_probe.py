@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from lightning_llava.models.llava import Llava
@@ -36,7 +37,7 @@ def obstacle(model: Llava, longest: int) -> str | None:
     language, known = model.language, model.grouping_obstacles
     name = language.config._attn_implementation or "eager"
     if name not in known:
-        known[name] = _logged(_foreign_layers(language) or _try(language))
+        known[name] = _logged(_sharded(model) or _foreign_layers(language) or _try(language))
     if known[name] is None and (reason := _changing_positions(language, longest)):
         if "positions" not in known:
             known["positions"] = _logged(reason)
@@ -48,6 +49,11 @@ def _logged(reason: str | None) -> str | None:
     if reason is not None:
         rank_zero_info(f"model: questions are answered one by one: {reason}")
     return reason
+
+
+def _sharded(model: Llava) -> str | None:
+    """Find weights that ranks gather together: their groups would need unequal numbers of runs."""
+    return "the weights are split over processes" if isinstance(model, FSDPModule) else None
 
 
 def _foreign_layers(language: PreTrainedModel) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import GenerationConfig, PreTrainedModel
 
 from lightning_llava.batch import IGNORE_INDEX, Batch
@@ -128,8 +129,13 @@ class Llava(nn.Module):
             inputs_embeds=self.embed(batch),
             attention_mask=batch.attention_mask,
             generation_config=settings,
+            # A rank whose answers are done must go on while others need its weights.
+            synced_gpus=isinstance(self, FSDPModule),
         )
         return output.tolist()
+
+    def _wake(self) -> None:
+        """Do nothing; `shard` lets FSDP begin here."""
 
     def _blank(self, batch: Batch) -> Tensor:
         size = self.vision_tower.geometry.image_size

@@ -40,6 +40,7 @@ class VisionTower(nn.Module):
         layers = _encoder_layers(encoder)
         kept = _num_kept_layers(spec.layer, len(layers))
         del layers[kept:]
+        self.layers = tuple(layers)  # no Module, so that the encoder alone registers them
         # What follows the layers plays no part; trained, it would never get a gradient.
         for name in AFTER_THE_LAYERS:
             if hasattr(encoder, name):
