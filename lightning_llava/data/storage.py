@@ -37,7 +37,7 @@ class ShardStorage:
     """
 
     def __init__(self, cache_dir: str | None = None, cache_gb: float = 10.0) -> None:
-        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else _user_cache()
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else user_cache()
         self._local = LocalShards()
         self._remote = RemoteShards(self.cache_dir / "ranges", int(cache_gb * 1e9))
 
@@ -282,6 +282,7 @@ def _most_open_files() -> int:
     return OPEN_FILES if allowed == resource.RLIM_INFINITY else min(OPEN_FILES, allowed // 4)
 
 
-def _user_cache() -> Path:
+def user_cache() -> Path:
+    """Return the folder for what can be made again."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path("~/.cache").expanduser()) / "lightning_llava"

@@ -97,8 +97,15 @@ class QuestionDataset(Dataset[QuestionBatch]):
             ) from error
 
     def _prompt(self, question: Question, pixels: list[Tensor]) -> tuple[Row, str]:
-        suffix = self.encoder.template.short_answer[question.language] if self.short_answer else ""
-        images = f"{IMAGE_PLACEHOLDER}\n" * len(pixels)
-        turns = [Turn("user", images + question.text + suffix)]
+        turns = question_turns(question, self.encoder, self.short_answer)
         ids, text = self.encoder.prompt(turns, len(pixels))
         return Row(question.question_id, ids, np.full_like(ids, IGNORE_INDEX), pixels), text
+
+
+def question_turns(
+    question: Question, encoder: ConversationEncoder, short_answer: bool
+) -> list[Turn]:
+    """Write a question as LLaVA does: the image in front of it, the short-answer prompt behind."""
+    suffix = encoder.template.short_answer[question.language] if short_answer else ""
+    image = "" if question.image is None else f"{IMAGE_PLACEHOLDER}\n"
+    return [Turn("user", image + question.text + suffix)]

@@ -1,0 +1,1 @@
+"""Whatever can answer questions about pictures, behind one small protocol."""

@@ -1,0 +1,108 @@
+"""A bare causal LLM, for questions without pictures and for conversations."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_llava.errors import SettingError
+from lightning_llava.evaluation.answerers.fingerprints import (
+    fingerprint,
+    hash_folder,
+    local_folder,
+)
+from lightning_llava.evaluation.answerers.hugging_face import greedy
+from lightning_llava.evaluation.benchmarks import Question
+from lightning_llava.evaluation.loader import question_turns
+from lightning_llava.models.language import load_language_model
+from lightning_llava.specs import LanguageSpec
+from lightning_llava.text.conversation import ConversationEncoder
+from lightning_llava.text.turns import Turn
+
+MAX_NEW_TOKENS = 1024
+"""FastChat's, for MT-Bench."""
+
+
+class LanguageModel:
+    """An LLM with a conversation template; greedy.
+
+    Args:
+        name: folder or hub name.
+        device: on a GPU it computes in bf16.
+        max_new_tokens: longest answer; None takes FastChat's 1024.
+        template: as `model.language.template`; `auto` takes the tokenizer's own.
+        revision: of the hub.
+
+    Raises:
+        SettingError: nothing loadable under that name, or a template that does not fit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        device: torch.device,
+        max_new_tokens: int | None = None,
+        template: str = "auto",
+        revision: str | None = None,
+    ) -> None:
+        self.name, self.device = name, device
+        self.max_new_tokens = max_new_tokens or MAX_NEW_TOKENS
+        self._folder = local_folder(name, revision, "--model", old_weights=True)
+        self._spec = LanguageSpec(name=str(self._folder), template=template)
+        self._encoder = ConversationEncoder(self._spec, image_tokens=0)
+        self._dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash the folder and the settings; the template is in the prompt."""
+        return fingerprint(
+            model=hash_folder(self._folder),
+            max_new_tokens=self.max_new_tokens,
+            dtype=str(self._dtype),
+            stop=self._encoder.stop_ids,
+        )
+
+    def prompt(self, question: Question) -> str:
+        """Write the question in the LLM's template.
+
+        Raises:
+            SettingError: it is about a picture.
+        """
+        return self.conversation(self._turns(question))
+
+    def answer(self, image: Path | None, questions: Sequence[Question]) -> list[str]:
+        """Answer one by one."""
+        return [self.say(self._turns(question)) for question in questions]
+
+    def conversation(self, turns: Sequence[Turn]) -> str:
+        """Write a conversation up to where the next answer begins."""
+        return self._encoder.prompt(turns, 0)[1]
+
+    @torch.no_grad()
+    def say(self, turns: Sequence[Turn]) -> str:
+        """Give the next answer of a conversation."""
+        prompt = torch.tensor([self._encoder.prompt(turns, 0)[0].tolist()], device=self.device)
+        ids = self._model.generate(
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            generation_config=self._greedy,
+        )
+        return self._encoder.decode(ids[0, prompt.shape[1] :].tolist())
+
+    def _turns(self, question: Question) -> list[Turn]:
+        if question.image is not None:
+            raise SettingError(
+                f"--answerer llm: question {question.question_id} of {question.benchmark} is about "
+                "a picture, which an LLM cannot see; give a model that can, or a benchmark without "
+                "pictures"
+            )
+        return question_turns(question, self._encoder, short_answer=False)
+
+    @cached_property
+    def _model(self) -> Any:
+        model: Any = load_language_model(self._spec, self._dtype, "sdpa")
+        self._greedy = greedy(model, self._encoder.tokenizer, self.max_new_tokens)
+        self._greedy.eos_token_id = self._encoder.stop_ids
+        return model.to(self.device).eval()

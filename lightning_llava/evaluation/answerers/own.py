@@ -1,0 +1,180 @@
+"""This project's checkpoints, without a trainer."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from lightning_llava.data.images import ImageTransform
+from lightning_llava.errors import SettingError
+from lightning_llava.evaluation.answerers.fingerprints import (
+    fingerprint,
+    hash_files,
+    hash_folder,
+    local_folder,
+)
+from lightning_llava.evaluation.benchmarks import Question
+from lightning_llava.evaluation.loader import QuestionDataset, question_turns
+from lightning_llava.geometry import load_vision_config, vision_geometry
+from lightning_llava.models.build import build_llava
+from lightning_llava.models.checkpoint import load_checkpoint_state, read_checkpoint
+from lightning_llava.models.grouped import answer_group
+from lightning_llava.models.llava import Llava
+from lightning_llava.models.precision import drop_adapter_casts
+from lightning_llava.settings import refuse_differences
+from lightning_llava.specs import (
+    GenerationSpec,
+    LanguageSpec,
+    LearningRates,
+    LoraSpec,
+    ProjectorSpec,
+    VisionSpec,
+)
+from lightning_llava.text.conversation import ConversationEncoder
+from lightning_llava.text.preflight import check_vocabulary
+
+ARCHITECTURE = ("vision", "projector", "language", "lora")
+IMAGES = ("data.image_mode", "data.image_backend")
+
+
+class OwnCheckpoint:
+    """A checkpoint of `fit`; what it was trained with is read out of it.
+
+    Args:
+        checkpoint: a `.ckpt`.
+        device: on a GPU it computes in bf16, as `validate` does in bf16-mixed.
+        max_new_tokens: longest answer; None takes that of the run's config.yaml.
+        at_once: most questions in a pass.
+
+    Raises:
+        SettingError: no checkpoint, or one of another run than the config.yaml beside it.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        device: torch.device,
+        max_new_tokens: int | None = None,
+        at_once: int = 32,
+    ) -> None:
+        self.name, self.device, self.at_once = str(checkpoint), device, at_once
+        content = read_checkpoint(str(checkpoint), "--checkpoint")
+        self._state: dict[str, Any] = content["state_dict"]
+        model = {key.removeprefix("model."): v for key, v in content["model_settings"].items()}
+        data = content["ShardDataModule"]["settings"]
+        config = _run_config(checkpoint)
+        _check_same_run(config, model, data)
+        generation = config.get("model", {}).get("generation") or {}
+        self.max_new_tokens = max_new_tokens or GenerationSpec(**generation).max_new_tokens
+        self.vision, self.language = (
+            VisionSpec(**model["vision"]),
+            LanguageSpec(**model["language"]),
+        )
+        self._projector = ProjectorSpec(**model["projector"])
+        self._lora = model["lora"] and LoraSpec(**model["lora"])
+        self._rates = LearningRates(**model["learning_rate"])
+        self._transform = ImageTransform(self.vision, *(data[key] for key in IMAGES))
+        self._geometry = vision_geometry(load_vision_config(self.vision), self.vision)
+        self._encoder = ConversationEncoder(self.language, self._geometry.image_tokens)
+        self._compute = torch.bfloat16 if device.type == "cuda" else torch.float32
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash checkpoint, backbones, template and settings."""
+        parts = {"language": self.language, "vision": self.vision}
+        return fingerprint(
+            checkpoint=hash_files({"checkpoint": Path(self.name)}),
+            max_new_tokens=self.max_new_tokens,
+            dtype=str(self._compute),
+            stop=self._encoder.stop_ids,
+            **{
+                part: hash_folder(
+                    local_folder(spec.name, spec.revision, f"model.{part}.name", old_weights=True)
+                )
+                for part, spec in parts.items()
+            },
+        )
+
+    def prompt(self, question: Question) -> str:
+        """Write the question in the LLM's template, with the short-answer prompt."""
+        turns = question_turns(question, self._encoder, short_answer=True)
+        return self._encoder.prompt(turns, int(question.image is not None))[1]
+
+    def answer(self, image: Path | None, questions: Sequence[Question]) -> list[str]:
+        """Encode the image once, and answer all in one pass."""
+        groups = [[[question] for question in questions]]
+        parts = (self._encoder, self._transform, self._geometry)
+        batch = QuestionDataset(groups, *parts, short_answer=True, at_once=self.at_once)[0]
+        with torch.autocast(self.device.type, torch.bfloat16, self._compute == torch.bfloat16):
+            answers = answer_group(
+                self._model,
+                batch.pixel_values.to(self.device),
+                batch.prompts,
+                self.max_new_tokens,
+                self._encoder.stop_ids,
+                batch.at_once,
+            )
+        return [self._encoder.decode(ids) for ids in answers]
+
+    @cached_property
+    def _model(self) -> Llava:
+        """Load it when the first question is asked: all of them may have their answers."""
+        model = build_llava(
+            self.vision,
+            self._projector,
+            self.language,
+            self._lora,
+            self._rates,
+            base_dtype=self._compute,
+            compute_dtype=self._compute,
+            device=self.device,
+        )
+        table: Any = model.language.get_input_embeddings()
+        check_vocabulary(self._encoder, int(table.weight.shape[0]), self.language.name)
+        state = {name.removeprefix("llava."): value for name, value in self._state.items()}
+        load_checkpoint_state(model, state)
+        self._state = {}
+        if self._compute == torch.bfloat16:
+            drop_adapter_casts(model.language)
+        return model.to(self.device).eval()
+
+
+def find_checkpoint(model: Path, checkpoint: Path | None) -> Path:
+    """Return the checkpoint that is meant by a run folder, or by a file.
+
+    Raises:
+        SettingError: the folder has none.
+    """
+    if checkpoint is not None or model.is_file():
+        return checkpoint or model
+    last = model / "checkpoints" / "last.ckpt"
+    if not last.is_file():
+        raise SettingError(
+            f"--model: {str(model)!r} has no checkpoints/last.ckpt; name the file by --checkpoint"
+        )
+    return last
+
+
+def _run_config(checkpoint: Path) -> dict[str, Any]:
+    """Read the settings of the run that a checkpoint lies in; nothing where it lies elsewhere."""
+    # Not resolved: `last.ckpt` is a link, but to a file beside it.
+    file = checkpoint.absolute().parent.parent / "config.yaml"
+    if not file.is_file():
+        return {}
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise SettingError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _check_same_run(config: dict[str, Any], model: dict[str, Any], data: dict[str, Any]) -> None:
+    """Refuse a config.yaml that says other things than the checkpoint: which is meant?"""
+    for saved, section in ((model, "model"), (data, "data")):
+        names = ARCHITECTURE if section == "model" else [n.removeprefix("data.") for n in IMAGES]
+        said = config.get(section, {})
+        here = {f"{section}.{name}": said[name] for name in names if name in said}
+        prefix = "" if section == "data" else "model."
+        refuse_differences({key: saved[key.removeprefix(prefix)] for key in here}, here)

@@ -1,0 +1,222 @@
+"""The command line of `tools/evaluate.py`."""
+
+import signal
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from rich.console import Console
+
+from lightning_llava.errors import SettingError
+from lightning_llava.evaluation.answerers.choose import KINDS, load_answerer
+from lightning_llava.evaluation.answerers.fastchat import answer_conversations, read_conversations
+from lightning_llava.evaluation.answerers.language_model import MAX_NEW_TOKENS, LanguageModel
+from lightning_llava.evaluation.benchmarks import Question, load_benchmarks
+from lightning_llava.evaluation.configured import read_benchmarks
+from lightning_llava.evaluation.processes import Processes, launched
+from lightning_llava.evaluation.report import rich_table, score_rows
+from lightning_llava.evaluation.run import Outcome, evaluate
+from lightning_llava.specs import GenerationSpec
+
+PROG = "python tools/evaluate.py"
+STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+"""Exit codes, as shells have them."""
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Answer what the command line names, and print the scores.
+
+    Raises:
+        SettingError: model, benchmarks or options do not fit together.
+    """
+    options = parser().parse_args(arguments)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    for number in STOPPED:
+        signal.signal(number, _stop)
+    processes = launched()
+    console = Console(stderr=True, quiet=not processes.first)
+    options.device = _device(options.device, processes.local_rank)
+    if options.mt_bench is not None:
+        return _converse(options, processes, console)
+    questions = _questions(options)
+    processes.join()
+    outcome = _evaluate(options, questions, processes, console)
+    processes.leave()
+    if outcome is not None:
+        out = Console()
+        out.print(rich_table(score_rows(outcome.rows)))
+        out.print(
+            f"asked {outcome.asked:,} prompts, {outcome.kept:,} had answers; report: "
+            f"{options.output / 'report.json'}",
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
+    return 0
+
+
+def parser() -> ArgumentParser:
+    """Build the argument parser."""
+    short, long = GenerationSpec().max_new_tokens, MAX_NEW_TOKENS
+    parser = ArgumentParser(
+        prog=PROG,
+        description="Ask a model the questions of benchmarks, and score its answers. A run that was"
+        " stopped or killed goes on when started again: answers are kept in the output folder, and"
+        " used where weights, prompt, picture and settings are the same.",
+        epilog="several GPUs: torchrun --nproc-per-node N tools/evaluate.py …",
+    )
+    add = parser.add_argument
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument(
+        "-c",
+        "--config",
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help="YAML files whose data.benchmarks are asked, such as those of configs/eval",
+    )
+    asked.add_argument(
+        "--mt-bench",
+        type=Path,
+        metavar="FILE",
+        help="instead of benchmarks, FastChat's question.jsonl, for an LLM; answers for its judge"
+        " go to OUTPUT/model_answer",
+    )
+    add(
+        "--model",
+        required=True,
+        metavar="NAME",
+        help="a run folder or .ckpt of this project, folder or hub name of a model of transformers,"
+        " or a file of answers (required)",
+    )
+    add("--checkpoint", type=Path, metavar="FILE", help="(default: the run's last.ckpt)")
+    add(
+        "--answerer",
+        choices=KINDS,
+        default="auto",
+        help="llava: this project's checkpoint; hf: image-text-to-text model; llm: bare LLM; file:"
+        " answers (default: auto, by what --model is)",
+    )
+    add("--revision", metavar="NAME", help="of the hub (default: the newest)")
+    add(
+        "--prompt",
+        metavar="TEXT",
+        help="hf: text around {question}, inside the chat template if the model has one (default:"
+        " LLaVA's short-answer prompt in a chat, else 'Question: {question} Short answer:'); llm:"
+        " conversation template (default: auto, the tokenizer's own)",
+    )
+    add(
+        "--max-new-tokens",
+        type=_positive,
+        metavar="N",
+        help=f"longest answer (default: that of the run's config.yaml, hf {short}, llm {long})",
+    )
+    add(
+        "--subset",
+        type=_positive,
+        metavar="N",
+        help="questions per split, chosen by --seed (default: all, also where the config has a"
+        " subset)",
+    )
+    add("--seed", type=int, default=0, help="another one, another subset (default: %(default)s)")
+    add(
+        "--batch-size",
+        type=_positive,
+        default=32,
+        metavar="N",
+        help="most questions in a pass (default: %(default)s)",
+    )
+    add("--device", metavar="NAME", help="such as cuda:1 or cpu (default: a GPU if there is one)")
+    add(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="gets answers.jsonl, ledger.jsonl, report.json and report.md (required)",
+    )
+    return parser
+
+
+def _questions(options: Namespace) -> list[Question]:
+    specs = read_benchmarks(options.config, PROG)
+    if options.subset is not None:
+        specs = {name: replace(spec, subset=options.subset) for name, spec in specs.items()}
+    return load_benchmarks(specs, options.subset is None, options.seed)
+
+
+def _evaluate(
+    options: Namespace, questions: list[Question], processes: Processes, console: Console
+) -> Outcome | None:
+    answerer = _load(options)
+    meta = {
+        "model": answerer.name,
+        "fingerprint": answerer.fingerprint,
+        "subset": options.subset,
+        "seed": options.seed,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return evaluate(
+        questions,
+        answerer,
+        options.output,
+        meta,
+        console,
+        at_once=options.batch_size,
+        processes=processes,
+    )
+
+
+def _converse(options: Namespace, processes: Processes, console: Console) -> int:
+    conversations = read_conversations(options.mt_bench)
+    if processes.world > 1:
+        raise SettingError(f"--mt-bench: {processes.world} processes, expected one")
+    answerer = _load(options)
+    if not isinstance(answerer, LanguageModel):
+        raise SettingError(f"--mt-bench: {options.model!r} is no bare LLM; give --answerer llm")
+    path = answer_conversations(answerer, conversations, options.output, console)
+    print(f"answers: {path}")  # noqa: T201
+    return 0
+
+
+def _load(options: Namespace) -> Any:
+    return load_answerer(
+        options.model,
+        options.answerer,
+        options.device,
+        options.checkpoint,
+        options.max_new_tokens,
+        options.batch_size,
+        options.prompt,
+        options.revision,
+    )
+
+
+def _device(name: str | None, local_rank: int) -> torch.device:
+    if name is None:
+        name = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingError(f"--device: cannot use {name!r} ({reason})") from error
+    return device
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ArgumentTypeError(f"{number}, expected 1 or more")
+    return number
+
+
+def _stop(number: int, frame: object) -> None:
+    sys.stderr.write("stopped; the same command goes on from here\n")
+    sys.exit(STOPPED[signal.Signals(number)])

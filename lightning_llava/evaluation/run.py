@@ -1,0 +1,163 @@
+"""An evaluation: questions → answers, kept as they come → ledger → report."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from lightning_llava.evaluation.answerers.fingerprints import hash_file
+from lightning_llava.evaluation.answerers.protocol import Answerer
+from lightning_llava.evaluation.answering import group_identical, make_rows
+from lightning_llava.evaluation.asking_bar import AskingBar
+from lightning_llava.evaluation.benchmarks import Question
+from lightning_llava.evaluation.ledger import LedgerRow, write_ledger
+from lightning_llava.evaluation.processes import Processes
+from lightning_llava.evaluation.report import write_report
+from lightning_llava.evaluation.store import Store, answer_key
+
+Before = Callable[[Sequence[Question]], list[Question]]
+"""What becomes of the questions before they are asked, such as their translation."""
+After = Callable[[Sequence[LedgerRow]], list[LedgerRow]]
+"""What becomes of the rows before they are scored; it may not touch `raw_answer`."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """The distinct prompts about one image, each with the questions that its answer serves."""
+
+    image: Path | None
+    prompts: dict[str, list[Question]]
+    keys: dict[str, str]
+    """Prompt → what its answer is kept under."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an evaluation found and did."""
+
+    rows: list[LedgerRow]
+    asked: int
+    """Prompts that the model answered now, in all processes."""
+    kept: int
+    """Prompts whose answers were there already."""
+
+
+def evaluate(
+    questions: Sequence[Question],
+    answerer: Answerer,
+    folder: Path,
+    meta: Mapping[str, object],
+    console: Console,
+    before: Before = list,
+    after: After = list,
+    at_once: int = 32,
+    processes: Processes = Processes(),  # noqa: B008
+) -> Outcome | None:
+    """Ask what has not been answered yet, and write `ledger.jsonl` and the report.
+
+    Args:
+        questions: of any benchmarks.
+        answerer: the model.
+        folder: of the run; answers that an earlier run kept there are used again.
+        meta: what the report says the numbers belong to.
+        console: shows the progress.
+        before: applied to the questions.
+        after: applied to the rows.
+        at_once: most questions without an image that are asked together.
+        processes: those that share the work.
+
+    Returns:
+        What was found; None in all processes but the first.
+    """
+    asked = before(questions)
+    if answerer.fingerprint is None:
+        rows, counts = _given_rows(asked, answerer), (0, len(asked))
+    else:
+        jobs = plan(asked, answerer, answerer.fingerprint, at_once)
+        with closing(Store(folder, processes.rank, processes.world)) as store:
+            counts = ask(jobs[processes.rank :: processes.world], answerer, store, console)
+            counts = tuple(map(processes.total, counts))
+            store.read()
+            rows = _rows(asked, jobs, store.answers) if processes.first else []
+    if not processes.first:
+        return None
+    rows = after(rows)
+    write_ledger(folder / "ledger.jsonl", rows)
+    write_report(folder, rows, meta, asked)
+    return Outcome(rows, *counts)
+
+
+def plan(
+    questions: Sequence[Question], answerer: Answerer, fingerprint: str, at_once: int
+) -> list[Job]:
+    """Find the distinct prompts, image by image.
+
+    Images are told apart by their bytes: a picture that lies in two files is asked about once.
+    """
+    by_image: dict[str | None, dict[str, list[Question]]] = {}
+    files: dict[str | None, Path | None] = {}
+    digests: dict[Path | None, str | None] = {None: None}
+    for group in group_identical(questions):
+        image = group[0].image
+        if image is not None and image not in digests:
+            digests[image] = hash_file(image)
+        digest = digests[image]
+        files.setdefault(digest, image)
+        prompts = by_image.setdefault(digest, {})
+        prompts.setdefault(answerer.prompt(group[0]), []).extend(group)
+    jobs: list[Job] = []
+    for digest, prompts in by_image.items():
+        size, texts = at_once if digest is None else len(prompts), list(prompts)
+        for start in range(0, len(texts), size):
+            part = texts[start : start + size]
+            keys = {prompt: answer_key(fingerprint, digest, prompt) for prompt in part}
+            jobs.append(Job(files[digest], {prompt: prompts[prompt] for prompt in part}, keys))
+    return jobs
+
+
+def ask(jobs: Sequence[Job], answerer: Answerer, store: Store, console: Console) -> tuple[int, int]:
+    """Ask what the store does not have, image by image, and keep the answers of each image.
+
+    Returns:
+        The numbers of prompts that were asked, and that had an answer.
+    """
+    keys = [key for job in jobs for key in job.keys.values()]
+    kept = sum(key in store.answers for key in keys)
+    with AskingBar(console, len(keys), kept) as bar:
+        for job in jobs:
+            missing = {
+                key: job.prompts[prompt][0]
+                for prompt, key in job.keys.items()
+                if key not in store.answers
+            }
+            if missing:
+                answers = answerer.answer(job.image, list(missing.values()))
+                store.add(dict(zip(missing, answers, strict=True)))
+                bar.advance(len(missing))
+    return len(keys) - kept, kept
+
+
+def _rows(
+    questions: Sequence[Question], jobs: Sequence[Job], answers: Mapping[str, str]
+) -> list[LedgerRow]:
+    """Write a row for each question, in their order."""
+    rows = {
+        (row.benchmark, row.split, row.question_id): row
+        for job in jobs
+        for prompt, same in job.prompts.items()
+        for row in make_rows(same, prompt, answers[job.keys[prompt]])
+    }
+    return [
+        rows[question.benchmark, question.split, question.question_id] for question in questions
+    ]
+
+
+def _given_rows(questions: Sequence[Question], answerer: Answerer) -> list[LedgerRow]:
+    answers = answerer.answer(None, questions)
+    return [
+        row
+        for question, answer in zip(questions, answers, strict=True)
+        for row in make_rows([question], answerer.prompt(question), answer)
+    ]
