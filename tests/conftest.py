@@ -13,6 +13,8 @@ os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # of what Lightning cal
 import torch
 
 import long_run
+import published
+import runs
 import tiny
 from lightning_llava.demo.world import DemoWorld
 
@@ -47,6 +49,29 @@ def demo_world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo") / "world"
     DemoWorld(str(folder), train_scenes=40, validation_scenes=8).prepare()
     return folder
+
+
+@pytest.fixture(scope="session")
+def short_run(demo_world, tmp_path_factory):
+    """The run folder of two steps, with a checkpoint of each; only to be read."""
+    root = tmp_path_factory.mktemp("short_run")
+    more = ["--trainer.max_steps=2", "--checkpoint.every_n_train_steps=1", "--data.num_workers=0"]
+    runs.command_line(*long_run.command(demo_world, root)[3:], *more)
+    return root / "version_0"
+
+
+@pytest.fixture(scope="session")
+def published_models(tmp_path_factory):
+    """Folders of tiny models as people publish them, by kind; only to be read."""
+    folders = {}
+
+    def find(kind):
+        if kind not in folders:
+            torch.manual_seed(6)
+            folders[kind] = published.KINDS[kind](tmp_path_factory.mktemp(kind))
+        return folders[kind]
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,8 @@
 import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,8 +26,6 @@ from lightning_llava.evaluation.run import Outcome, evaluate
 from lightning_llava.specs import GenerationSpec
 
 PROG = "python tools/evaluate.py"
-STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
-"""Exit codes, as shells have them."""
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -38,8 +37,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    for number in STOPPED:
-        signal.signal(number, _stop)
+    with _stoppable():
+        return _run(options)
+
+
+def _run(options: Namespace) -> int:
     processes = launched()
     console = Console(stderr=True, quiet=not processes.first)
     options.device = _device(options.device, processes.local_rank)
@@ -64,7 +66,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> ArgumentParser:
     """Build the argument parser."""
-    short, long = GenerationSpec().max_new_tokens, MAX_NEW_TOKENS
     parser = ArgumentParser(
         prog=PROG,
         description="Ask a model the questions of benchmarks, and score its answers. A run that was"
@@ -72,7 +73,19 @@ def parser() -> ArgumentParser:
         " used where weights, prompt, picture and settings are the same.",
         epilog="several GPUs: torchrun --nproc-per-node N tools/evaluate.py …",
     )
-    add = parser.add_argument
+    _add_questions(parser)
+    _add_model(parser)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="gets answers.jsonl, ledger.jsonl, report.json and report.md (required)",
+    )
+    return parser
+
+
+def _add_questions(parser: ArgumentParser) -> None:
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument(
         "-c",
@@ -89,6 +102,20 @@ def parser() -> ArgumentParser:
         help="instead of benchmarks, FastChat's question.jsonl, for an LLM; answers for its judge"
         " go to OUTPUT/model_answer",
     )
+    add = parser.add_argument
+    add(
+        "--subset",
+        type=_positive,
+        metavar="N",
+        help="questions per split, chosen by --seed (default: all, also where the config has a"
+        " subset)",
+    )
+    add("--seed", type=int, default=0, help="another one, another subset (default: %(default)s)")
+
+
+def _add_model(parser: ArgumentParser) -> None:
+    short, long = GenerationSpec().max_new_tokens, MAX_NEW_TOKENS
+    add = parser.add_argument
     add(
         "--model",
         required=True,
@@ -96,7 +123,12 @@ def parser() -> ArgumentParser:
         help="a run folder or .ckpt of this project, folder or hub name of a model of transformers,"
         " or a file of answers (required)",
     )
-    add("--checkpoint", type=Path, metavar="FILE", help="(default: the run's last.ckpt)")
+    add(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="of the run folder (default: its checkpoints/last.ckpt)",
+    )
     add(
         "--answerer",
         choices=KINDS,
@@ -119,14 +151,6 @@ def parser() -> ArgumentParser:
         help=f"longest answer (default: that of the run's config.yaml, hf {short}, llm {long})",
     )
     add(
-        "--subset",
-        type=_positive,
-        metavar="N",
-        help="questions per split, chosen by --seed (default: all, also where the config has a"
-        " subset)",
-    )
-    add("--seed", type=int, default=0, help="another one, another subset (default: %(default)s)")
-    add(
         "--batch-size",
         type=_positive,
         default=32,
@@ -134,14 +158,6 @@ def parser() -> ArgumentParser:
         help="most questions in a pass (default: %(default)s)",
     )
     add("--device", metavar="NAME", help="such as cuda:1 or cpu (default: a GPU if there is one)")
-    add(
-        "--output",
-        type=Path,
-        required=True,
-        metavar="FOLDER",
-        help="gets answers.jsonl, ledger.jsonl, report.json and report.md (required)",
-    )
-    return parser
 
 
 def _questions(options: Namespace) -> list[Question]:
@@ -217,6 +233,17 @@ def _positive(text: str) -> int:
     return number
 
 
-def _stop(number: int, frame: object) -> None:
-    sys.stderr.write("stopped; the same command goes on from here\n")
-    sys.exit(STOPPED[signal.Signals(number)])
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """End on a signal with a word of comfort instead of a traceback."""
+
+    def stop(number: int, frame: object) -> None:
+        sys.stderr.write("stopped; the same command goes on from here\n")
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -38,18 +38,21 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.path = folder / ("answers.jsonl" if world == 1 else f"answers.rank{rank}.jsonl")
+        self.answers: dict[str, str] = {}
         self._handle = self.path.open("ab")
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.truncate(self.path, _whole_lines(self.path))
+            self.read()
         except BlockingIOError as error:
-            self._handle.close()
+            self.close()
             raise SettingError(
                 f"--output: another evaluation is writing {self.path}; wait for it, or give "
                 "another folder"
             ) from error
-        os.truncate(self.path, _whole_lines(self.path))
-        self.answers: dict[str, str] = {}
-        self.read()
+        except SettingError:
+            self.close()
+            raise
 
     def read(self) -> None:
         """Take in what all processes have kept so far."""

@@ -80,6 +80,7 @@ class AnswerFile:
 def _truth(question: Question) -> Truth:
     return Truth(
         question.question_id,
+        question.answers,
         question=question.source or question.text,
         image=None if question.image is None else str(question.image),
     )

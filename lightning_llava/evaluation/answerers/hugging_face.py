@@ -76,7 +76,16 @@ class HuggingFaceModel:
         )
 
     def prompt(self, question: Question) -> str:
-        """Write the question as the processor takes it, placeholders of images not expanded."""
+        """Write the question as the processor takes it, placeholders of images not expanded.
+
+        Raises:
+            SettingError: it has no picture, and the model needs one.
+        """
+        if question.image is None and not self._chats:
+            raise SettingError(
+                f"question {question.question_id} of {question.benchmark} is not about a picture, "
+                f"and {self.name!r} answers about pictures only; give another model or benchmark"
+            )
         text = self._templates[question.language].replace("{question}", question.text)
         if not self._chats:
             return text
@@ -123,7 +132,8 @@ class HuggingFaceModel:
         for name in inputs[0]:
             tensor = torch.cat([one[name] for one in inputs]).to(self.device)
             joint[name] = tensor.to(self._dtype) if tensor.is_floating_point() else tensor
-        ids: Tensor = self._model.generate(**joint, generation_config=self._greedy)
+        model, settings = self._loaded
+        ids: Tensor = model.generate(**joint, generation_config=settings)
         # Decoder-only models repeat their prompt, unless they were given embeddings.
         asked = joint["input_ids"]
         if ids.shape[1] >= asked.shape[1] and torch.equal(ids[:, : asked.shape[1]], asked):
@@ -132,7 +142,7 @@ class HuggingFaceModel:
         return [text.strip() for text in texts]
 
     @cached_property
-    def _model(self) -> Any:
+    def _loaded(self) -> tuple[Any, GenerationConfig]:
         """Load it when the first question is asked: all of them may have their answers."""
         with explain_loading(self.name, "--model"):
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
@@ -144,8 +154,8 @@ class HuggingFaceModel:
             )
         model, info = loaded
         check_complete(info, self.name, "--model")
-        self._greedy = greedy(model, self._processor.tokenizer, self.max_new_tokens)
-        return model.to(self.device).eval()
+        settings = greedy(model, self._processor.tokenizer, self.max_new_tokens)
+        return model.to(self.device).eval(), settings
 
     def _choose_templates(self, template: str | None) -> dict[str, str]:
         if template is not None:

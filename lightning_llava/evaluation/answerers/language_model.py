@@ -1,11 +1,13 @@
 """A bare causal LLM, for questions without pictures and for conversations."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.answerers.fingerprints import (
@@ -51,7 +53,8 @@ class LanguageModel:
         self.max_new_tokens = max_new_tokens or MAX_NEW_TOKENS
         self._folder = local_folder(name, revision, "--model", old_weights=True)
         self._spec = LanguageSpec(name=str(self._folder), template=template)
-        self._encoder = ConversationEncoder(self._spec, image_tokens=0)
+        with _as_arguments():
+            self._encoder = ConversationEncoder(self._spec, image_tokens=0)
         self._dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
 
     @cached_property
@@ -84,10 +87,9 @@ class LanguageModel:
     def say(self, turns: Sequence[Turn]) -> str:
         """Give the next answer of a conversation."""
         prompt = torch.tensor([self._encoder.prompt(turns, 0)[0].tolist()], device=self.device)
-        ids = self._model.generate(
-            input_ids=prompt,
-            attention_mask=torch.ones_like(prompt),
-            generation_config=self._greedy,
+        model, settings = self._loaded
+        ids = model.generate(
+            input_ids=prompt, attention_mask=torch.ones_like(prompt), generation_config=settings
         )
         return self._encoder.decode(ids[0, prompt.shape[1] :].tolist())
 
@@ -101,8 +103,19 @@ class LanguageModel:
         return question_turns(question, self._encoder, short_answer=False)
 
     @cached_property
-    def _model(self) -> Any:
-        model: Any = load_language_model(self._spec, self._dtype, "sdpa")
-        self._greedy = greedy(model, self._encoder.tokenizer, self.max_new_tokens)
-        self._greedy.eos_token_id = self._encoder.stop_ids
-        return model.to(self.device).eval()
+    def _loaded(self) -> tuple[Any, GenerationConfig]:
+        with _as_arguments():
+            model: Any = load_language_model(self._spec, self._dtype, "sdpa")
+        settings = greedy(model, self._encoder.tokenizer, self.max_new_tokens)
+        settings.eos_token_id = self._encoder.stop_ids
+        return model.to(self.device).eval(), settings
+
+
+@contextmanager
+def _as_arguments() -> Iterator[None]:
+    """Name the arguments that the settings were given by."""
+    try:
+        yield
+    except SettingError as error:
+        said = str(error).replace("model.language.template", "--prompt")
+        raise SettingError(said.replace("model.language.name", "--model")) from error

@@ -24,7 +24,7 @@ from lightning_llava.models.checkpoint import load_checkpoint_state, read_checkp
 from lightning_llava.models.grouped import answer_group
 from lightning_llava.models.llava import Llava
 from lightning_llava.models.precision import drop_adapter_casts
-from lightning_llava.settings import refuse_differences
+from lightning_llava.settings import flatten
 from lightning_llava.specs import (
     GenerationSpec,
     LanguageSpec,
@@ -37,7 +37,7 @@ from lightning_llava.text.conversation import ConversationEncoder
 from lightning_llava.text.preflight import check_vocabulary
 
 ARCHITECTURE = ("vision", "projector", "language", "lora")
-IMAGES = ("data.image_mode", "data.image_backend")
+IMAGES = ("image_mode", "image_backend")
 
 
 class OwnCheckpoint:
@@ -64,7 +64,8 @@ class OwnCheckpoint:
         content = read_checkpoint(str(checkpoint), "--checkpoint")
         self._state: dict[str, Any] = content["state_dict"]
         model = {key.removeprefix("model."): v for key, v in content["model_settings"].items()}
-        data = content["ShardDataModule"]["settings"]
+        settings = content["ShardDataModule"]["settings"]
+        data = {name: settings[f"data.{name}"] for name in IMAGES}
         config = _run_config(checkpoint)
         _check_same_run(config, model, data)
         generation = config.get("model", {}).get("generation") or {}
@@ -76,7 +77,7 @@ class OwnCheckpoint:
         self._projector = ProjectorSpec(**model["projector"])
         self._lora = model["lora"] and LoraSpec(**model["lora"])
         self._rates = LearningRates(**model["learning_rate"])
-        self._transform = ImageTransform(self.vision, *(data[key] for key in IMAGES))
+        self._transform = ImageTransform(self.vision, *data.values())
         self._geometry = vision_geometry(load_vision_config(self.vision), self.vision)
         self._encoder = ConversationEncoder(self.language, self._geometry.image_tokens)
         self._compute = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -172,9 +173,15 @@ def _run_config(checkpoint: Path) -> dict[str, Any]:
 
 def _check_same_run(config: dict[str, Any], model: dict[str, Any], data: dict[str, Any]) -> None:
     """Refuse a config.yaml that says other things than the checkpoint: which is meant?"""
-    for saved, section in ((model, "model"), (data, "data")):
-        names = ARCHITECTURE if section == "model" else [n.removeprefix("data.") for n in IMAGES]
-        said = config.get(section, {})
-        here = {f"{section}.{name}": said[name] for name in names if name in said}
-        prefix = "" if section == "data" else "model."
-        refuse_differences({key: saved[key.removeprefix(prefix)] for key in here}, here)
+    sections = {"model": (model, ARCHITECTURE), "data": (data, IMAGES)}
+    for section, (saved, names) in sections.items():
+        said = {name: value for name, value in config.get(section, {}).items() if name in names}
+        before, now = flatten({name: saved[name] for name in said}), flatten(said)
+        for key in sorted(before.keys() | now.keys()):
+            if before.get(key) != now.get(key):
+                raise SettingError(
+                    f"--model: the run's config.yaml has {section}.{key}: "
+                    f"{now.get(key, 'absent')!r}, but the checkpoint was trained with "
+                    f"{before.get(key, 'absent')!r}; give the checkpoint alone, in a folder without"
+                    " a config.yaml, or mend that"
+                )

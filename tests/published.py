@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertTokenizerFast,
     Blip2Config,
@@ -17,6 +16,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
@@ -41,6 +41,13 @@ QFORMER = {
 }
 SPREAD = 0.3
 """Of the random weights, so that answers depend on picture and question."""
+
+CHAT = (
+    "{% for message in messages %}{{ message['role'].upper() }}: "
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %} {% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -95,7 +102,9 @@ def save_instructblip(folder: Path) -> Path:
         "eos_token_id": 2,
         "pad_token_id": 0,
     }
-    vocabulary = {word: i for i, word in enumerate(["[UNK]", "[PAD]", "[CLS]", "[SEP]", "dog", "red"])}
+    vocabulary = {
+        word: i for i, word in enumerate(["[UNK]", "[PAD]", "[CLS]", "[SEP]", "dog", "red"])
+    }
     reader = BertTokenizerFast(vocab=vocabulary)
     config = InstructBlipConfig(
         vision_config=VISION,
@@ -146,20 +155,15 @@ def save_llava(folder: Path) -> Path:
     return folder
 
 
-CHAT = (
-    "{% for message in messages %}{{ message['role'].upper() }}: "
-    "{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %} {% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
-)
-
-
 def _blip_images() -> BlipImageProcessorPil:
     return BlipImageProcessorPil(size={"height": SIZE, "width": SIZE})
 
 
-def _save(model: torch.nn.Module, folder: Path) -> None:
+def _save(model: PreTrainedModel, folder: Path) -> None:
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1 and "language_model" not in name:
             torch.nn.init.normal_(parameter, std=SPREAD)
     model.save_pretrained(folder)
+
+
+KINDS = {"blip2": save_blip2, "instructblip": save_instructblip, "llava": save_llava}
