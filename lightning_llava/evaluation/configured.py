@@ -34,8 +34,8 @@ def read_benchmarks(files: Sequence[Path], prog: str) -> dict[str, BenchmarkSpec
     parser.add_argument("--data.benchmarks", type=dict[str, BenchmarkSpec])
     # What its errors look the place of a wrong value up in.
     parser.args = [word for file in files for word in ("-c", str(file))]
-    parsed = parser.parse_object({"data": {"benchmarks": benchmarks}})
-    return parser.instantiate_classes(parsed).data.benchmarks
+    parsed: Any = parser.parse_object({"data": {"benchmarks": benchmarks}})
+    return parser.instantiate_classes(parsed)["data.benchmarks"]
 
 
 def _benchmarks(file: Path) -> dict[str, Any]:

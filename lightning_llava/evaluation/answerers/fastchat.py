@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from rich.console import Console
 
@@ -97,5 +97,5 @@ def _line(model: LanguageModel, question_id: int | str, answers: Sequence[str]) 
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
-def _are_texts(turns: Any) -> bool:
+def _are_texts(turns: Any) -> TypeGuard[list[str]]:
     return isinstance(turns, list) and bool(turns) and all(isinstance(t, str) for t in turns)

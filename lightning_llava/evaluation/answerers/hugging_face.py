@@ -65,11 +65,8 @@ class HuggingFaceModel:
         self._chats = getattr(self._processor, "chat_template", None) is not None
         self._templates = self._choose_templates(template)
         self._dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash the folder and the settings; the template is in the prompt."""
-        return fingerprint(
+        # The template is in the prompt.
+        self.fingerprint = fingerprint(
             model=hash_folder(self._folder),
             max_new_tokens=self.max_new_tokens,
             dtype=str(self._dtype),

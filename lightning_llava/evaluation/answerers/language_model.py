@@ -56,11 +56,8 @@ class LanguageModel:
         with _as_arguments():
             self._encoder = ConversationEncoder(self._spec, image_tokens=0)
         self._dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash the folder and the settings; the template is in the prompt."""
-        return fingerprint(
+        # The template is in the prompt.
+        self.fingerprint = fingerprint(
             model=hash_folder(self._folder),
             max_new_tokens=self.max_new_tokens,
             dtype=str(self._dtype),

@@ -81,22 +81,13 @@ class OwnCheckpoint:
         self._geometry = vision_geometry(load_vision_config(self.vision), self.vision)
         self._encoder = ConversationEncoder(self.language, self._geometry.image_tokens)
         self._compute = torch.bfloat16 if device.type == "cuda" else torch.float32
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash checkpoint, backbones, template and settings."""
-        parts = {"language": self.language, "vision": self.vision}
-        return fingerprint(
-            checkpoint=hash_files({"checkpoint": Path(self.name)}),
+        self.fingerprint = fingerprint(
+            checkpoint=hash_files({"checkpoint": checkpoint}),
+            language=_hash_part(self.language, "model.language.name"),
+            vision=_hash_part(self.vision, "model.vision.name"),
             max_new_tokens=self.max_new_tokens,
             dtype=str(self._compute),
             stop=self._encoder.stop_ids,
-            **{
-                part: hash_folder(
-                    local_folder(spec.name, spec.revision, f"model.{part}.name", old_weights=True)
-                )
-                for part, spec in parts.items()
-            },
         )
 
     def prompt(self, question: Question) -> str:
@@ -157,6 +148,10 @@ def find_checkpoint(model: Path, checkpoint: Path | None) -> Path:
             f"--model: {str(model)!r} has no checkpoints/last.ckpt; name the file by --checkpoint"
         )
     return last
+
+
+def _hash_part(spec: LanguageSpec | VisionSpec, setting: str) -> str:
+    return hash_folder(local_folder(spec.name, spec.revision, setting, old_weights=True))
 
 
 def _run_config(checkpoint: Path) -> dict[str, Any]:
