@@ -245,7 +245,10 @@ def test_vqav2_results(scores, refusal, tmp_path):
     assert official["by_question_type"]["how many"]["accuracy"] == 1.0
     assert official["by_answer_type"]["yes/no"]["accuracy"] == 0.0
     assert result["lmms-eval"]["accuracy"] == 1.0
-    questions = array(tmp_path / "questions.json", {"questions": [{"question_id": 1}]})
+    questions = array(
+        tmp_path / "questions.json",
+        {"questions": [{"question_id": 1, "image_id": 1, "question": "How many?"}]},
+    )
     assert "answers missing: 1 (2)" in refusal(*command, "--questions", questions)
     assert "VLMEvalKit defines no scoring" in refusal(*command, "--dialect", "vlmevalkit")
     array(file, [*results, results[0]])

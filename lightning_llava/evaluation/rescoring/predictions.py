@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_llava.errors import SettingError
+from lightning_llava.evaluation.json_files import identifier, read_records, text
 from lightning_llava.evaluation.ledger import read_ledger
-from lightning_llava.evaluation.rescoring.files import identifier, read_records, text
 
 OPTION = "--predictions"
 _IDS = ("question_id", "questionId")
