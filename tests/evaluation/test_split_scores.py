@@ -1,0 +1,116 @@
+import io
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lightning_llava.errors import SettingError
+from lightning_llava.evaluation.answering import make_rows
+from lightning_llava.evaluation.benchmarks import Question
+from lightning_llava.evaluation.kinds import HEADLINE
+from lightning_llava.evaluation.report import (
+    benchmark_scalars,
+    rich_table,
+    score_rows,
+    write_report,
+)
+from lightning_llava.evaluation.row_scores import row_score
+
+HUMANS = ("yes",) * 10
+NUMBERS = ("2",) * 3 + ("3",) * 7
+
+
+def rows(kind, triples, language="en", name=None, types=None):
+    made = []
+    for number, (label, answers, answer) in enumerate(triples):
+        question = Question(
+            name or kind,
+            "val",
+            str(number),
+            "?",
+            Path("a.jpg"),
+            label,
+            language,
+            kind,
+            answers,
+            () if types is None else (("answer_type", types[number]),),
+        )
+        made += make_rows([question], "?", answer)
+    return made
+
+
+VQA = [("yes", HUMANS, "Yes"), ("yes", HUMANS, ""), ("3", NUMBERS, "2"), ("yes", HUMANS, "нет")]
+MIXED = {
+    "vqav2": rows("vqav2", VQA, types=["yes/no", "yes/no", "number", "other"]),
+    "gqa": rows("gqa", [("cat", ("cat",), "Cat"), ("dog", ("dog",), "Cat"), ("cat",) * 3]),
+    "gqa_ru": rows("gqa_ru", [("двое", ("двое",), "2"), ("2", ("2",), "Два.")], "ru"),
+    "ocr": rows("ocr", [("дом", ("дом",), "дым"), ("мир", ("мир",), "мир")], "ru"),
+    "regions": rows(
+        "regions",
+        [("[0.0, 0.0, 1.0, 0.5]", (), "[0, 0, 1, 1]"), ("[0.0, 0.0, 1.0, 0.5]", (), "left")],
+    ),
+    "pope": rows("pope", [("yes", ("yes",), "Yes"), ("no", ("no",), "Yes")]),
+}
+
+
+def test_numbers_by_hand():
+    scores = score_rows([row for part in MIXED.values() for row in part])
+    vqa = scores["vqav2"]["val"]
+    # 1 + 0 + 0.9 + 0, of four; always `yes` is right three times.
+    assert vqa["accuracy"] == pytest.approx(1.9 / 4)
+    assert (vqa["chance_accuracy"], vqa["unknown_rate"]) == (0.75, 0.25)
+    assert (vqa["accuracy_yes_no"], vqa["accuracy_number"], vqa["accuracy_other"]) == (0.5, 0.9, 0)
+    assert vqa["language_fidelity"] == 0.5, "`2` and nothing are of no language"
+    gqa = scores["gqa"]["val"]
+    assert (gqa["accuracy"], gqa["chance_accuracy"]) == (pytest.approx(2 / 3),) * 2
+    russian = scores["gqa_ru"]["val"]
+    assert (russian["accuracy"], russian["strict"], russian["normalised"]) == (0, 0, 0.5)
+    ocr = scores["ocr"]["val"]
+    assert (ocr["accuracy"], ocr["cer"]) == (0.5, pytest.approx(1 / 6))
+    regions = scores["regions"]["val"]
+    assert (regions["accuracy"], regions["mean_iou"]) == (0.5, 0.25)
+    assert regions["unknown_rate"] == 0.5
+    assert scores["pope"]["mean"]["f1"] == pytest.approx(2 / 3)
+    assert "mean" not in scores["vqav2"], "one split is its own mean"
+
+
+@pytest.mark.parametrize("kind", MIXED)
+def test_rows_and_splits_agree(kind):
+    part = MIXED[kind]
+    numbers = score_rows(part)[kind]["val"]
+    assert math.isclose(sum(map(row_score, part)) / len(part), numbers["accuracy"])
+    assert HEADLINE[kind] in numbers
+
+
+def test_answers_in_english_are_scored_and_fidelity_is_of_the_raw_ones():
+    part = rows("gqa", [("cat", ("cat",), "Кот"), ("dog", ("dog",), "Dog")], "ru")
+    part = [replace(part[0], english="cat"), replace(part[1], english="dog")]
+    numbers = score_rows(part)["gqa"]["val"]
+    assert (numbers["accuracy"], numbers["language_fidelity"]) == (1.0, 0.5)
+    with pytest.raises(SettingError, match="rows in the languages of scoring"):
+        score_rows([part[0], replace(part[1], english=None)])
+
+
+def test_splits_without_labels_are_counted_and_not_scored():
+    part = rows("vqav2", [(None, (), "Yes"), (None, (), "2")])
+    assert score_rows(part) == {"vqav2": {"val": {"total": 2, "language_fidelity": 1.0}}}
+    with pytest.raises(SettingError, match="question '0' of 'vqav2', split 'val', has no label"):
+        score_rows([part[0], *MIXED["vqav2"][1:]])
+    with pytest.raises(SettingError, match="rows in the kinds"):
+        score_rows([part[0], replace(MIXED["gqa"][1], benchmark="vqav2")])
+
+
+def test_all_kinds_fit_a_terminal_and_a_report(tmp_path):
+    everything = [replace(row, split="testdev_balanced") for part in MIXED.values() for row in part]
+    output = io.StringIO()
+    Console(file=output, width=80).print(rich_table(score_rows(everything)))
+    assert "…" not in output.getvalue()
+    assert all(f" {name} " in output.getvalue() for name in MIXED)
+    write_report(tmp_path, everything, {})
+    markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| vqav2 | testdev_balanced | 4 | 47.50 | 75.00 | 50.00 | 90.00 | 0.00 |" in markdown
+    scalars = benchmark_scalars(score_rows(everything))
+    assert scalars["benchmarks/ocr/testdev_balanced/cer"] == pytest.approx(1 / 6)
+    assert not any(math.isnan(value) for value in scalars.values())
