@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
 
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.kinds import headline_dialect, scored_answer, scored_language
@@ -11,17 +10,8 @@ from lightning_llava.evaluation.scorers.gqa import gqa_is_right
 from lightning_llava.evaluation.scorers.ocr import normalise_reading
 from lightning_llava.evaluation.scorers.pope import parse_answer
 from lightning_llava.evaluation.scorers.regions import THRESHOLD, iou, parse_box
-from lightning_llava.evaluation.scorers.vqa import vqa_tenths
+from lightning_llava.evaluation.scorers.vqa import VqaBenchmark, vqa_tenths
 from lightning_llava.evaluation.scorers.vqa_text import process_m4c
-
-
-class Judgement(NamedTuple):
-    """How an answer is read, and what it is worth."""
-
-    parsed: str | None
-    """None where nothing can be read."""
-    score: float
-    """0 to 1."""
 
 
 def row_score(row: LedgerRow) -> float:
@@ -32,7 +22,8 @@ def row_score(row: LedgerRow) -> float:
     Raises:
         SettingError: the row has no label.
     """
-    return judge(row).score
+    label = label_of(row)
+    return _SCORES[row.kind](row, label)
 
 
 def judged(row: LedgerRow) -> LedgerRow:
@@ -42,52 +33,30 @@ def judged(row: LedgerRow) -> LedgerRow:
     """
     if row.label is None:
         return replace(row, parsed=None, correct=None)
-    parsed, score = judge(row)
-    return replace(row, parsed=parsed, correct=score >= 0.5)
+    return replace(row, parsed=read_answer(row), correct=row_score(row) >= 0.5)
 
 
-def judge(row: LedgerRow) -> Judgement:
-    """Read and score an answer in the headline's dialect.
+def read_answer(row: LedgerRow) -> str | None:
+    """Read the answer of a scored kind as the headline does; empty or None where nothing is read.
+
+    POPE's is yes, no or unknown.
+    """
+    return _READERS[row.kind](row)
+
+
+def label_of(row: LedgerRow) -> str:
+    """Return the label, which a row that is scored must have.
 
     Raises:
-        SettingError: the row has no label, or no scorer.
+        SettingError: it has none, or its kind has no scorer.
     """
-    if row.label is None or row.kind not in _JUDGES:
+    if row.label is None or row.kind not in _SCORES:
         raise SettingError(
             f"question {row.question_id!r} of {row.benchmark!r}, split {row.split!r}, has no "
             "label; expected a ledger of `validate` or `test`: what `predict` answers cannot be "
             "scored"
         )
-    return _JUDGES[row.kind](row, row.label)
-
-
-def _judge_pope(row: LedgerRow, label: str) -> Judgement:
-    parsed = parse_answer(scored_answer(row), scored_language(row))
-    return Judgement(parsed, float(parsed == label))
-
-
-def _judge_vqa(row: LedgerRow, label: str) -> Judgement:
-    answer, dialect = scored_answer(row), _dialect(row)
-    benchmark = "vqav2" if row.kind == "vqav2" else "textvqa"
-    return Judgement(process_m4c(answer), vqa_tenths(answer, row.answers, dialect, benchmark) / 10)
-
-
-def _judge_gqa(row: LedgerRow, label: str) -> Judgement:
-    answer = scored_answer(row)
-    read = answer.strip().rstrip(".").lower()
-    return Judgement(read, float(gqa_is_right(answer, label, _dialect(row))))
-
-
-def _judge_ocr(row: LedgerRow, label: str) -> Judgement:
-    read, expected = (normalise_reading(text, _dialect(row)) for text in (row.raw_answer, label))
-    return Judgement(read, float(read == expected))
-
-
-def _judge_regions(row: LedgerRow, label: str) -> Judgement:
-    found, expected = parse_box(row.raw_answer), right_box(label)
-    if found is None:
-        return Judgement(None, 0.0)
-    return Judgement(str(list(found)), float(iou(found, expected) >= THRESHOLD))
+    return row.label
 
 
 def right_box(label: str) -> tuple[float, float, float, float]:
@@ -108,12 +77,48 @@ def _dialect(row: LedgerRow) -> str:
     return dialect
 
 
-_JUDGES: dict[str, Callable[[LedgerRow, str], Judgement]] = {
-    "pope": _judge_pope,
-    "vqav2": _judge_vqa,
-    "textvqa": _judge_vqa,
-    "gqa": _judge_gqa,
-    "gqa_ru": _judge_gqa,
-    "ocr": _judge_ocr,
-    "regions": _judge_regions,
+def _read_short(row: LedgerRow) -> str:
+    return scored_answer(row).strip().rstrip(".").lower()
+
+
+def _read_box(row: LedgerRow) -> str | None:
+    box = parse_box(row.raw_answer)
+    return None if box is None else str(list(box))
+
+
+def _score_vqa(row: LedgerRow, label: str) -> float:
+    benchmark: VqaBenchmark = "vqav2" if row.kind == "vqav2" else "textvqa"
+    return vqa_tenths(scored_answer(row), row.answers, _dialect(row), benchmark) / 10
+
+
+def _score_gqa(row: LedgerRow, label: str) -> float:
+    return float(gqa_is_right(scored_answer(row), label, _dialect(row)))
+
+
+def _score_ocr(row: LedgerRow, label: str) -> float:
+    return float(read_answer(row) == normalise_reading(label, _dialect(row)))
+
+
+def _score_regions(row: LedgerRow, label: str) -> float:
+    found = parse_box(row.raw_answer)
+    return float(found is not None and iou(found, right_box(label)) >= THRESHOLD)
+
+
+_READERS: dict[str, Callable[[LedgerRow], str | None]] = {
+    "pope": lambda row: parse_answer(scored_answer(row), scored_language(row)),
+    "vqav2": lambda row: process_m4c(scored_answer(row)),
+    "textvqa": lambda row: process_m4c(scored_answer(row)),
+    "gqa": _read_short,
+    "gqa_ru": _read_short,
+    "ocr": lambda row: normalise_reading(row.raw_answer, _dialect(row)),
+    "regions": _read_box,
+}
+_SCORES: dict[str, Callable[[LedgerRow, str], float]] = {
+    "pope": lambda row, label: float(read_answer(row) == label),
+    "vqav2": _score_vqa,
+    "textvqa": _score_vqa,
+    "gqa": _score_gqa,
+    "gqa_ru": _score_gqa,
+    "ocr": _score_ocr,
+    "regions": _score_regions,
 }

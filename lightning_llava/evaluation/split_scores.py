@@ -13,7 +13,7 @@ from lightning_llava.evaluation.kinds import (
     scored_language,
 )
 from lightning_llava.evaluation.ledger import LedgerRow
-from lightning_llava.evaluation.row_scores import judge, right_box
+from lightning_llava.evaluation.row_scores import label_of, read_answer, right_box
 from lightning_llava.evaluation.russian import has_lemmas, russian_compute, russian_update
 from lightning_llava.evaluation.scorers.gqa import gqa_compute, gqa_update
 from lightning_llava.evaluation.scorers.language import language_compute, language_update
@@ -43,9 +43,11 @@ def score_split(rows: Sequence[LedgerRow]) -> Numbers:
     scored_in = _only(rows, "languages of scoring", scored_language)
     if kind in WITHOUT_LABELS and all(row.label is None for row in rows):
         return {"total": len(rows), **_fidelity(rows, language)}
-    unknown = sum(not judge(row).parsed for row in rows)  # refuses rows without label
-    numbers = _SCORERS[kind](rows, headline_dialect(kind, scored_in))
-    return {"unknown_rate": unknown / len(rows), **numbers, **_fidelity(rows, language)}
+    labels = [label_of(row) for row in rows]
+    # POPE and regions count their unknowns themselves.
+    unknown = sum(not read_answer(row) for row in rows) / len(rows)
+    numbers = _SCORERS[kind](rows, labels, headline_dialect(kind, scored_in))
+    return {"unknown_rate": unknown, **numbers, **_fidelity(rows, language)}
 
 
 def _only(rows: Sequence[LedgerRow], what: str, of: Callable[[LedgerRow], str]) -> str:
@@ -68,25 +70,20 @@ def _answers(rows: Sequence[LedgerRow]) -> list[str]:
     return [scored_answer(row) for row in rows]
 
 
-def _labels(rows: Sequence[LedgerRow]) -> list[str]:
-    return [row.label for row in rows if row.label is not None]
+def _commonest(labels: Sequence[str]) -> str:
+    return Counter(labels).most_common(1)[0][0]
 
 
-def _commonest(rows: Sequence[LedgerRow]) -> str:
-    return Counter(_labels(rows)).most_common(1)[0][0]
-
-
-def _score_pope(rows: Sequence[LedgerRow], dialect: Any) -> Numbers:
-    labels = _labels(rows)
+def _score_pope(rows: Sequence[LedgerRow], labels: list[str], dialect: Any) -> Numbers:
     positives = labels.count("yes")
     return {
         **pope_compute(pope_update(_answers(rows), labels, dialect)),
-        "chance_accuracy": max(Counter(labels).values()) / len(labels),
+        "chance_accuracy": labels.count(_commonest(labels)) / len(labels),
         "chance_f1": 2 * positives / (len(labels) + positives),
     }
 
 
-def _score_vqa(rows: Sequence[LedgerRow], dialect: Any) -> Numbers:
+def _score_vqa(rows: Sequence[LedgerRow], labels: list[str], dialect: Any) -> Numbers:
     benchmark: VqaBenchmark = "vqav2" if rows[0].kind == "vqav2" else "textvqa"
 
     def scored(part: Sequence[LedgerRow], answers: Sequence[str]) -> Numbers:
@@ -99,7 +96,7 @@ def _score_vqa(rows: Sequence[LedgerRow], dialect: Any) -> Numbers:
             by_type[row.types["answer_type"]].append(row)
     return {
         **scored(rows, _answers(rows)),
-        "chance_accuracy": scored(rows, [_commonest(rows)] * len(rows))["accuracy"],
+        "chance_accuracy": scored(rows, [_commonest(labels)] * len(rows))["accuracy"],
         **{
             f"accuracy_{name.replace('/', '_')}": scored(part, _answers(part))["accuracy"]
             for name, part in sorted(by_type.items())
@@ -107,30 +104,29 @@ def _score_vqa(rows: Sequence[LedgerRow], dialect: Any) -> Numbers:
     }
 
 
-def _score_gqa(rows: Sequence[LedgerRow], dialect: Any) -> Numbers:
-    labels = _labels(rows)
+def _score_gqa(rows: Sequence[LedgerRow], labels: list[str], dialect: Any) -> Numbers:
     return {
         **gqa_compute(gqa_update(_answers(rows), labels, dialect)),
-        "chance_accuracy": labels.count(_commonest(rows)) / len(labels),
+        "chance_accuracy": labels.count(_commonest(labels)) / len(labels),
     }
 
 
-def _score_gqa_ru(rows: Sequence[LedgerRow], dialect: Any) -> Numbers:
+def _score_gqa_ru(rows: Sequence[LedgerRow], labels: list[str], dialect: Any) -> Numbers:
     lemmas = has_lemmas()
-    counts = russian_update(_answers(rows), _labels(rows), lemmas)
-    return {**_score_gqa(rows, dialect), **russian_compute(counts, lemmas)}
+    counts = russian_update(_answers(rows), labels, lemmas)
+    return {**_score_gqa(rows, labels, dialect), **russian_compute(counts, lemmas)}
 
 
-def _score_ocr(rows: Sequence[LedgerRow], dialect: Any) -> Numbers:
-    return ocr_compute(ocr_update(_answers(rows), _labels(rows), dialect))
+def _score_ocr(rows: Sequence[LedgerRow], labels: list[str], dialect: Any) -> Numbers:
+    return ocr_compute(ocr_update(_answers(rows), labels, dialect))
 
 
-def _score_regions(rows: Sequence[LedgerRow], dialect: Any) -> Numbers:
+def _score_regions(rows: Sequence[LedgerRow], labels: list[str], dialect: Any) -> Numbers:
     # Labels are fractions of what the answers are fractions of.
-    return regions_compute(regions_update(_answers(rows), list(map(right_box, _labels(rows)))))
+    return regions_compute(regions_update(_answers(rows), list(map(right_box, labels))))
 
 
-_SCORERS: dict[str, Callable[[Sequence[LedgerRow], Any], Numbers]] = {
+_SCORERS: dict[str, Callable[[Sequence[LedgerRow], list[str], Any], Numbers]] = {
     "pope": _score_pope,
     "vqav2": _score_vqa,
     "textvqa": _score_vqa,

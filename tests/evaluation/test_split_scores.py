@@ -1,4 +1,5 @@
 import io
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,14 @@ from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.answering import make_rows
 from lightning_llava.evaluation.benchmarks import Question
 from lightning_llava.evaluation.kinds import HEADLINE
+from lightning_llava.evaluation.ledger import write_ledger
 from lightning_llava.evaluation.report import (
     benchmark_scalars,
     rich_table,
     score_rows,
     write_report,
 )
+from lightning_llava.evaluation.rescoring.run import Named, rescore
 from lightning_llava.evaluation.row_scores import row_score
 
 HUMANS = ("yes",) * 10
@@ -114,3 +117,35 @@ def test_all_kinds_fit_a_terminal_and_a_report(tmp_path):
     scalars = benchmark_scalars(score_rows(everything))
     assert scalars["benchmarks/ocr/testdev_balanced/cer"] == pytest.approx(1 / 6)
     assert not any(math.isnan(value) for value in scalars.values())
+
+
+def test_real_answers_give_the_known_numbers(shared_data):
+    folder = "llava-1.5-13b"
+    files = shared_data(f"{folder}/gqa_train_48.jsonl", f"{folder}/pope_random.jsonl")
+    gqa, pope = ([json.loads(line) for line in path.read_text().splitlines()] for path in files)
+    answered = [(row["answer"], (row["answer"],), row["prediction"]) for row in gqa]
+    made = rows("gqa", answered)
+    assert score_rows(made)["gqa"]["val"]["correct"] == sum(map(row_score, made)) == 951
+    answered = [(row["label"], (row["label"],), row["prediction"]) for row in pope]
+    numbers = score_rows(rows("pope", answered))["pope"]["val"]
+    assert [numbers[key] for key in ("tp", "fp", "tn", "fn")] == [1182, 31, 1379, 318]
+    assert numbers["f1"] == pytest.approx(0.871360, abs=5e-7)
+
+
+def test_the_report_has_the_numbers_of_the_score_tool(shared_data, tmp_path):
+    (truth,) = shared_data("vqav2/annotations_1500.json")
+    made = []
+    for record in json.loads(truth.read_text())["annotations"]:
+        answers = tuple(answer["answer"] for answer in record["answers"])
+        types = (("answer_type", record["answer_type"]),)
+        place = "vqav2", "val", str(record["question_id"])
+        question = Question(*place, "?", None, answers[0], "en", "vqav2", answers, types)
+        made += make_rows([question], "?", answers[-1].capitalize() + ".")
+    write_ledger(tmp_path / "ledger.jsonl", made)
+    file = Named(None, tmp_path / "ledger.jsonl")
+    tool = rescore("vqav2", [Named(None, truth)], [file], dialect="llava").dialects["llava"]
+    numbers = score_rows(made)["vqav2"]["val"]
+    assert 0.5 < numbers["accuracy"] == tool["accuracy"]
+    for name in ("yes/no", "number", "other"):
+        found = numbers[f"accuracy_{name.replace('/', '_')}"]
+        assert found == tool["by_answer_type"][name]["accuracy"]

@@ -1,10 +1,10 @@
 """A split of a benchmark as its settings name it, and the questions of its ground truth."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_llava.data.converters.vqa import most_common
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.benchmarks.question import Question
 from lightning_llava.evaluation.benchmarks.truth import Truth
@@ -52,13 +52,14 @@ class Source:
         where = f"{self.file}, question {truth.id}"
         if not text.strip():
             raise SettingError(f"{where}: the question is empty, expected a text; mend the file")
+        commonest = next(iter(Counter(truth.answers).most_common(1)), None)
         return Question(
             self.benchmark,
             self.split,
             truth.id,
             text,
             None if image is None else self.image(image),
-            _label(truth.answers),
+            commonest[0] if commonest else None,
             self.spec.language,
             self.spec.kind,
             truth.answers,
@@ -81,9 +82,3 @@ class Source:
                     "file as it was published"
                 )
         return [(truth, truth.image or "", truth.question or "") for truth in rows]
-
-
-def _label(answers: tuple[str, ...]) -> str | None:
-    if not any(answer.strip() for answer in answers):
-        return answers[0] if answers else None
-    return answers[0] if len(answers) == 1 else most_common(answers)
