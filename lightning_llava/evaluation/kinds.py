@@ -19,19 +19,19 @@ _DIALECT = {"vqav2": "llava", "textvqa": "llava", "gqa": "llava", "gqa_ru": "lmm
 """Vicuna's and Saiga's answers begin with a capital letter, which the official scripts of VQAv2 and
 GQA count as wrong; LLaVA's published numbers are computed with its own. GQA-ru's were with
 lmms-eval's."""
-_IN_ENGLISH = {"pope", "vqav2", "textvqa", "gqa"}
+IN_ENGLISH = {"pope", "vqav2", "textvqa", "gqa"}
+"""Kinds whose right answers are English."""
 
 
-def headline_dialect(kind: str, language: str) -> str | None:
-    """Name the scoring dialect of the headline; None where there is only one way.
+def headline_dialect(row: LedgerRow) -> str | None:
+    """Name the dialect in which an answer is scored; None where there is only one way.
 
-    Args:
-        kind: of the benchmark.
-        language: of the answers that are scored.
+    POPE goes by the language that was asked in, also where the answer was brought back into
+    English: by the official rule a translation that was lost would be a yes.
     """
-    if kind == "pope":
-        return dialect_for(language)
-    return "verbatim" if kind == "ocr" else _DIALECT.get(kind)
+    if row.kind == "pope":
+        return dialect_for(row.language)
+    return "verbatim" if row.kind == "ocr" else _DIALECT.get(row.kind)
 
 
 def scored_answer(row: LedgerRow) -> str:
@@ -39,10 +39,4 @@ def scored_answer(row: LedgerRow) -> str:
 
     Kinds whose right answers are not English are scored as they were answered.
     """
-    return row.english if row.english is not None and row.kind in _IN_ENGLISH else row.raw_answer
-
-
-def scored_language(row: LedgerRow) -> str:
-    """Return the language of that text."""
-    is_english = row.english is not None and row.kind in _IN_ENGLISH
-    return "en" if is_english else row.language
+    return row.english if row.english is not None and row.kind in IN_ENGLISH else row.raw_answer

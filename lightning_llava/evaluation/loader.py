@@ -98,11 +98,26 @@ class QuestionDataset(Dataset[QuestionBatch]):
             ) from error
 
     def _prompt(self, question: Question, pixels: list[Tensor]) -> tuple[Row, str]:
-        short_answer = self.encoder.template.short_answer if self.short_answer else None
-        images = f"{IMAGE_PLACEHOLDER}\n" * len(pixels)
-        turns = [Turn("user", images + question.asked(short_answer))]
+        turns = question_turns(question, self.encoder, self.short_answer)
         ids, text = self.encoder.prompt(turns, len(pixels))
         return Row(question.question_id, ids, np.full_like(ids, IGNORE_INDEX), pixels), text
+
+
+def question_turns(
+    question: Question, encoder: ConversationEncoder, short_answer: bool
+) -> list[Turn]:
+    """Write a question as LLaVA does: the image in front, the short-answer prompt behind.
+
+    Args:
+        question: what was said before it in the same conversation stands before it.
+        encoder: has the prompts.
+        short_answer: append one, where the kind of benchmark takes it.
+    """
+    image = "" if question.image is None else f"{IMAGE_PLACEHOLDER}\n"
+    asked = question.asked(encoder.template.short_answer if short_answer else None)
+    first, *others = [*question.history, asked]
+    texts = [image + first, *others]
+    return [Turn("assistant" if place % 2 else "user", text) for place, text in enumerate(texts)]
 
 
 def follow_ups(
@@ -123,11 +138,7 @@ def follow_ups(
     ]
     if not asked:
         return None
-    written = [encoder.prompt(_conversation(question), 0) for question in asked]
+    turns = [question_turns(question, encoder, short_answer=False) for question in asked]
+    written = [encoder.prompt(each, 0) for each in turns]
     ids, texts = [prompt.tolist() for prompt, _ in written], [text for _, text in written]
     return replace(batch, prompts=ids, questions=[[question] for question in asked], texts=texts)
-
-
-def _conversation(question: Question) -> list[Turn]:
-    texts = [*question.history, question.asked(None)]
-    return [Turn("assistant" if place % 2 else "user", text) for place, text in enumerate(texts)]

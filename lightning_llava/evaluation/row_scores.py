@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from lightning_llava.errors import SettingError
-from lightning_llava.evaluation.kinds import headline_dialect, scored_answer, scored_language
+from lightning_llava.evaluation.kinds import headline_dialect, scored_answer
 from lightning_llava.evaluation.ledger import LedgerRow
 from lightning_llava.evaluation.scorers.gqa import gqa_is_right
 from lightning_llava.evaluation.scorers.ocr import normalise_reading
@@ -72,7 +72,7 @@ def right_box(label: str) -> tuple[float, float, float, float]:
 
 
 def _dialect(row: LedgerRow) -> str:
-    dialect = headline_dialect(row.kind, scored_language(row))
+    dialect = headline_dialect(row)
     assert dialect is not None
     return dialect
 
@@ -105,7 +105,7 @@ def _score_regions(row: LedgerRow, label: str) -> float:
 
 
 _READERS: dict[str, Callable[[LedgerRow], str | None]] = {
-    "pope": lambda row: parse_answer(scored_answer(row), scored_language(row)),
+    "pope": lambda row: parse_answer(scored_answer(row), row.language),
     "vqav2": lambda row: process_m4c(scored_answer(row)),
     "textvqa": lambda row: process_m4c(scored_answer(row)),
     "gqa": _read_short,

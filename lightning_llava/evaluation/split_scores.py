@@ -10,7 +10,6 @@ from lightning_llava.evaluation.kinds import (
     WITHOUT_LABELS,
     headline_dialect,
     scored_answer,
-    scored_language,
 )
 from lightning_llava.evaluation.ledger import LedgerRow
 from lightning_llava.evaluation.row_scores import label_of, read_answer, right_box
@@ -40,13 +39,12 @@ def score_split(rows: Sequence[LedgerRow]) -> Numbers:
     """
     kind = _only(rows, "kinds", lambda row: row.kind)
     language = _only(rows, "languages", lambda row: row.language)
-    scored_in = _only(rows, "languages of scoring", scored_language)
     if kind in WITHOUT_LABELS and all(row.label is None for row in rows):
         return {"total": len(rows), **_fidelity(rows, language)}
     labels = [label_of(row) for row in rows]
     # POPE and regions count their unknowns themselves.
     unknown = sum(not read_answer(row) for row in rows) / len(rows)
-    numbers = _SCORERS[kind](rows, labels, headline_dialect(kind, scored_in))
+    numbers = _SCORERS[kind](rows, labels, headline_dialect(rows[0]))
     return {"unknown_rate": unknown, **numbers, **_fidelity(rows, language)}
 
 

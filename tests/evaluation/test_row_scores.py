@@ -59,9 +59,11 @@ def test_what_was_brought_back_is_scored_in_english():
     assert row_score(found) == 0
     english = judged(replace(found, english="Cat", route="map"))
     assert (english.parsed, english.correct, english.raw_answer) == ("cat", True, "Кот.")
-    # By the official rule, for English: neither yes nor no counts as yes.
+    # POPE asked in Russian has unknown answers, translated or not.
     unclear = judged(replace(row("pope", "Возможно", "yes", language="ru"), english="Maybe"))
-    assert (unclear.parsed, unclear.correct) == ("yes", True)
+    assert (unclear.parsed, unclear.correct) == ("unknown", False)
+    clear = judged(replace(unclear, english="No, it is not."))
+    assert (clear.parsed, clear.correct) == ("no", False)
     # A Russian right answer is never compared with English.
     assert row_score(replace(row("gqa_ru", "кот", "кот", language="ru"), english="cat")) == 1
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.json_files import identifier, read_records, text
+from lightning_llava.evaluation.kinds import scored_answer
 from lightning_llava.evaluation.ledger import read_ledger
 
 OPTION = "--predictions"
@@ -52,7 +53,7 @@ def read_predictions(path: Path, split: str | None) -> list[Prediction]:
         return [
             Prediction(
                 row.question_id,
-                row.raw_answer,
+                scored_answer(row),
                 f"{path}, question {row.question_id}",
                 split or row.split,
                 row.benchmark,
