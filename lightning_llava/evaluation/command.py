@@ -16,14 +16,14 @@ from rich.console import Console
 
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.answerers.choose import KINDS, load_answerer
-from lightning_llava.evaluation.answerers.fastchat import answer_conversations, read_conversations
-from lightning_llava.evaluation.answerers.language_model import MAX_NEW_TOKENS, LanguageModel
+from lightning_llava.evaluation.answerers.language_model import MAX_NEW_TOKENS
 from lightning_llava.evaluation.benchmarks import Question, load_benchmarks
+from lightning_llava.evaluation.benchmarks.submission import write_submissions
 from lightning_llava.evaluation.configured import read_benchmarks
 from lightning_llava.evaluation.processes import Processes, launched
 from lightning_llava.evaluation.report import rich_table, score_rows
 from lightning_llava.evaluation.run import Outcome, evaluate
-from lightning_llava.specs import GenerationSpec
+from lightning_llava.specs import BenchmarkSpec, GenerationSpec
 
 PROG = "python tools/evaluate.py"
 
@@ -45,23 +45,26 @@ def _run(options: Namespace) -> int:
     processes = launched()
     console = Console(stderr=True, quiet=not processes.first)
     options.device = _device(options.device, processes.local_rank)
-    if options.mt_bench is not None:
-        return _converse(options, processes, console)
-    questions = _questions(options)
+    specs = _specs(options)
+    questions = load_benchmarks(specs, options.subset is None, options.seed)
     processes.join()
     outcome = _evaluate(options, questions, processes, console)
     processes.leave()
     if outcome is not None:
-        out = Console()
-        out.print(rich_table(score_rows(outcome.rows)))
-        out.print(
-            f"asked {outcome.asked:,} prompts, {outcome.kept:,} had answers; report: "
-            f"{options.output / 'report.json'}",
-            soft_wrap=True,
-            markup=False,
-            highlight=False,
-        )
+        _print(outcome, write_submissions(options.output, outcome.rows, specs), options.output)
     return 0
+
+
+def _print(outcome: Outcome, submissions: Sequence[Path], folder: Path) -> None:
+    out = Console()
+    out.print(rich_table(score_rows(outcome.rows)))
+    lines = [
+        *(f"for the judge: {path}" for path in submissions),
+        f"asked {outcome.asked:,} prompts, {outcome.kept:,} had answers; report: "
+        f"{folder / 'report.json'}",
+    ]
+    for line in lines:
+        out.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def parser() -> ArgumentParser:
@@ -86,23 +89,16 @@ def parser() -> ArgumentParser:
 
 
 def _add_questions(parser: ArgumentParser) -> None:
-    asked = parser.add_mutually_exclusive_group(required=True)
-    asked.add_argument(
+    add = parser.add_argument
+    add(
         "-c",
         "--config",
         action="append",
+        required=True,
         type=Path,
         metavar="FILE",
-        help="YAML files whose data.benchmarks are asked, such as those of configs/eval",
+        help="YAML files whose data.benchmarks are asked, such as those of configs/eval (required)",
     )
-    asked.add_argument(
-        "--mt-bench",
-        type=Path,
-        metavar="FILE",
-        help="instead of benchmarks, FastChat's question.jsonl, for an LLM; answers for its judge"
-        " go to OUTPUT/model_answer",
-    )
-    add = parser.add_argument
     add(
         "--subset",
         type=_positive,
@@ -160,11 +156,11 @@ def _add_model(parser: ArgumentParser) -> None:
     add("--device", metavar="NAME", help="such as cuda:1 or cpu (default: a GPU if there is one)")
 
 
-def _questions(options: Namespace) -> list[Question]:
+def _specs(options: Namespace) -> dict[str, BenchmarkSpec]:
     specs = read_benchmarks(options.config, PROG)
-    if options.subset is not None:
-        specs = {name: replace(spec, subset=options.subset) for name, spec in specs.items()}
-    return load_benchmarks(specs, options.subset is None, options.seed)
+    if options.subset is None:
+        return specs
+    return {name: replace(spec, subset=options.subset) for name, spec in specs.items()}
 
 
 def _evaluate(
@@ -187,18 +183,6 @@ def _evaluate(
         at_once=options.batch_size,
         processes=processes,
     )
-
-
-def _converse(options: Namespace, processes: Processes, console: Console) -> int:
-    conversations = read_conversations(options.mt_bench)
-    if processes.world > 1:
-        raise SettingError(f"--mt-bench: {processes.world} processes, expected one")
-    answerer = _load(options)
-    if not isinstance(answerer, LanguageModel):
-        raise SettingError(f"--mt-bench: {options.model!r} is no bare LLM; give --answerer llm")
-    path = answer_conversations(answerer, conversations, options.output, console)
-    print(f"answers: {path}")  # noqa: T201
-    return 0
 
 
 def _load(options: Namespace) -> Any:

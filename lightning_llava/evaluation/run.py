@@ -1,6 +1,6 @@
 """An evaluation: questions → answers, kept as they come → ledger → report."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from lightning_llava.evaluation.answerers.fingerprints import hash_file
 from lightning_llava.evaluation.answerers.protocol import Answerer
 from lightning_llava.evaluation.answering import group_identical, make_rows
 from lightning_llava.evaluation.asking_bar import AskingBar
-from lightning_llava.evaluation.benchmarks import Question
+from lightning_llava.evaluation.benchmarks import Question, with_follow_ups
 from lightning_llava.evaluation.ledger import LedgerRow, write_ledger
 from lightning_llava.evaluation.processes import Processes
 from lightning_llava.evaluation.report import write_report
@@ -31,6 +31,12 @@ class Job:
     prompts: dict[str, list[Question]]
     keys: dict[str, str]
     """Prompt → what its answer is kept under."""
+
+    def served(self) -> Iterator[tuple[Question, str]]:
+        """Yield every question with the key of its answer."""
+        for prompt, questions in self.prompts.items():
+            for question in questions:
+                yield question, self.keys[prompt]
 
 
 @dataclass(frozen=True)
@@ -73,20 +79,39 @@ def evaluate(
     """
     asked = before(questions)
     if answerer.fingerprint is None:
-        rows, counts = _given_rows(asked, answerer), (0, len(asked))
+        rows, counts = _given_rows(with_follow_ups(asked), answerer), (0, len(asked))
     else:
-        jobs = plan(asked, answerer, answerer.fingerprint, at_once)
         with closing(Store(folder, processes.rank, processes.world)) as store:
-            counts = ask(jobs[processes.rank :: processes.world], answerer, store, console)
-            counts = tuple(map(processes.total, counts))
-            store.read()
-            rows = _rows(asked, jobs, store.answers) if processes.first else []
+            rows, counts = _converse(asked, answerer, store, console, at_once, processes)
     if not processes.first:
         return None
     rows = after(rows)
     write_ledger(folder / "ledger.jsonl", rows)
-    write_report(folder, rows, meta, asked)
+    write_report(folder, rows, meta, with_follow_ups(asked))
     return Outcome(rows, *counts)
+
+
+def _converse(
+    questions: Sequence[Question],
+    answerer: Answerer,
+    store: Store,
+    console: Console,
+    at_once: int,
+    processes: Processes,
+) -> tuple[list[LedgerRow], tuple[int, int]]:
+    """Ask the questions, and then those that follow from the answers."""
+    assert answerer.fingerprint is not None
+    rows: list[LedgerRow] = []
+    asked = kept = 0
+    while questions:
+        jobs = plan(questions, answerer, answerer.fingerprint, at_once)
+        counts = ask(jobs[processes.rank :: processes.world], answerer, store, console)
+        asked, kept = asked + processes.total(counts[0]), kept + processes.total(counts[1])
+        store.read()
+        rows += _rows(questions, jobs, store.answers)
+        pairs = [(q, store.answers[k]) for job in jobs for q, k in job.served()]
+        questions = [after for q, answer in pairs if (after := q.next_question(answer))]
+    return rows, (asked, kept)
 
 
 def plan(

@@ -10,8 +10,6 @@ from typing import Any
 
 from lightning_llava.errors import SettingError
 
-PATTERN = "answers*.jsonl"
-
 
 def answer_key(fingerprint: str, image_hash: str | None, prompt: str) -> str:
     """Name an answer by all that it depends on."""
@@ -56,7 +54,7 @@ class Store:
 
     def read(self) -> None:
         """Take in what all processes have kept so far."""
-        for path in sorted(self.folder.glob(PATTERN)):
+        for path in [*self.folder.glob("answers.jsonl"), *self.folder.glob("answers.rank*.jsonl")]:
             self.answers |= _read(path)
 
     def add(self, answers: Mapping[str, str]) -> None:

@@ -1,7 +1,9 @@
 """Every distinct prompt about every picture is asked once, whatever happens in between."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ class Parrot:
         self.asked, self.patience = [], patience
 
     def prompt(self, question):
-        return f"{question.text.strip()} ({question.language})"
+        return f"{question.history} {question.text} ({question.language})"
 
     def answer(self, image, questions):
         answers = []
@@ -143,20 +145,38 @@ def test_questions_without_a_picture_are_asked_some_at_a_time(questions, tmp_pat
     assert sizes == [(True, 3), (True, 1)]
 
 
+class Threads(Processes):
+    """Two threads in the place of processes: what one says, both hear."""
+
+    barrier, said = Barrier(2), [0, 0]
+
+    def total(self, number):
+        self.said[self.rank] = number
+        self.barrier.wait(timeout=20)
+        total = sum(self.said)
+        self.barrier.wait(timeout=20)
+        return total
+
+
 def test_two_processes_ask_different_pictures(questions, tmp_path):
-    """One after the other here: the first, which reports, comes last."""
-    run(questions, Parrot(), tmp_path / "one")
+    talk = [replace(q, image=None, text=f"{q.text} {i}") for i, q in enumerate(questions)]
+    talk = [replace(q, benchmark="talk", follow_up="Why?") for q in talk]
+    asked = [*questions, *talk]
+    alone = run(asked, Parrot(), tmp_path / "one", at_once=4)
+    parrots = [Parrot(), Parrot()]
 
-    class Alone(Processes):
-        def total(self, number):
-            return number
+    def one_of_two(rank):
+        place = {"processes": Threads(rank, 2), "at_once": 4}
+        return run(asked, parrots[rank], tmp_path / "two", **place)
 
-    parrots = {rank: Parrot() for rank in (1, 0)}
-    for rank, parrot in parrots.items():
-        outcome = run(questions, parrot, tmp_path / "two", processes=Alone(rank, 2))
-        assert (outcome is None) == (rank == 1)
-    assert {image for image, _ in parrots[0].asked} == {"a.png"}
-    assert {image for image, _ in parrots[1].asked} == {"b.png"}
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(one_of_two, range(2))
+    assert second is None
+    assert (first.asked, first.kept) == (alone.asked, 0)
+    assert sum(len(parrot.asked) for parrot in parrots) == alone.asked == 8 + 2 * len(talk)
+    assert {image for image, _ in parrots[0].asked} == {"a.png", None}
+    assert {image for image, _ in parrots[1].asked} == {"b.png", None}
     for name in ("ledger.jsonl", "report.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    assert run(questions, Parrot(), tmp_path / "two").asked == 0, "one process after two"
+    again = run(asked, Parrot(), tmp_path / "two", at_once=4)
+    assert again.asked == 0, "one process after two"

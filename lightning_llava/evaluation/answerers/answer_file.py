@@ -2,13 +2,15 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.benchmarks import Question
+from lightning_llava.evaluation.benchmarks.truth import Truth
+from lightning_llava.evaluation.ledger import read_ledger
 from lightning_llava.evaluation.rescoring.join import check_question, check_same
 from lightning_llava.evaluation.rescoring.predictions import Prediction, read_predictions
-from lightning_llava.evaluation.rescoring.truth import Truth
 
 Key = tuple[str, ...]
 
@@ -31,6 +33,9 @@ class AnswerFile:
     def __init__(self, path: Path) -> None:
         self.name, self._predictions = str(path), read_predictions(path, None)
         self._is_ledger = self._predictions[0].benchmark is not None
+        if self._is_ledger:  # its answers may have been brought back into English
+            rows = zip(self._predictions, read_ledger(path), strict=True)
+            self._predictions = [replace(one, answer=row.raw_answer) for one, row in rows]
         self._by_key = {self._key(prediction): prediction for prediction in self._predictions}
 
     def prompt(self, question: Question) -> str:

@@ -17,8 +17,8 @@ from lightning_llava.hub import explain_loading, resolve
 
 READ = ("*.json", "*.model", "*.txt", "*.jinja")
 """What transformers reads of a folder beside the weights."""
-WEIGHTS = ("*.safetensors",)
-OLD_WEIGHTS = ("*.bin",)
+WEIGHTS = ("model*.safetensors",)
+OLD_WEIGHTS = ("pytorch_model*.bin",)
 """Only ever loaded with `weights_only`."""
 FRESH_S = 2.0
 """A file younger than this may change again without its times telling."""

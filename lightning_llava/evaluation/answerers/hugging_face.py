@@ -19,13 +19,15 @@ from lightning_llava.evaluation.answerers.fingerprints import (
     local_folder,
 )
 from lightning_llava.evaluation.benchmarks import Question
+from lightning_llava.evaluation.benchmarks.question import LONG_ANSWERS
 from lightning_llava.hub import check_complete, explain_loading
 from lightning_llava.specs import GenerationSpec
 from lightning_llava.text.template import SHORT_ANSWER
 
-CHAT = {language: f"{{question}}{suffix}" for language, suffix in SHORT_ANSWER.items()}
 PLAIN = {"en": "Question: {question} Short answer:", "ru": "Вопрос: {question} Краткий ответ:"}
 """The English one is BLIP-2's for FlanT5, and InstructBLIP's for VQA."""
+LONG = {"en": "Question: {question} Answer:", "ru": "Вопрос: {question} Ответ:"}
+"""For kinds whose answers are no single word."""
 
 Inputs = Mapping[str, Tensor]
 
@@ -38,7 +40,8 @@ class HuggingFaceModel:
         device: on a GPU it computes in bf16.
         max_new_tokens: longest answer.
         at_once: most questions in a pass.
-        template: the text around a question, as `{question}`; None takes `CHAT` or `PLAIN`.
+        template: the text around a question, as `{question}`; None takes LLaVA's short-answer
+            prompt in a chat, else `PLAIN` or `LONG`.
         revision: of the hub.
 
     Raises:
@@ -63,7 +66,8 @@ class HuggingFaceModel:
                 self._folder, backend="pil", trust_remote_code=False
             )
         self._chats = getattr(self._processor, "chat_template", None) is not None
-        self._templates = self._choose_templates(template)
+        self._template = template
+        self._check_template()
         self._dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         # The template is in the prompt.
         self.fingerprint = fingerprint(
@@ -83,12 +87,22 @@ class HuggingFaceModel:
                 f"question {question.question_id} of {question.benchmark} is not about a picture, "
                 f"and {self.name!r} answers about pictures only; give another model or benchmark"
             )
-        text = self._templates[question.language].replace("{question}", question.text)
+        said = [*question.history, self._text(question)]
         if not self._chats:
-            return text
-        image = [] if question.image is None else [{"type": "image"}]
-        turn = {"role": "user", "content": [*image, {"type": "text", "text": text}]}
-        return self._processor.apply_chat_template([turn], add_generation_prompt=True)
+            return said[-1]
+        turns = []
+        for place, text in enumerate(said):
+            image = [{"type": "image"}] if place == 0 and question.image is not None else []
+            content = [*image, {"type": "text", "text": text}]
+            turns.append({"role": "assistant" if place % 2 else "user", "content": content})
+        return self._processor.apply_chat_template(turns, add_generation_prompt=True)
+
+    def _text(self, question: Question) -> str:
+        if self._template is None and self._chats:
+            return question.asked(SHORT_ANSWER)
+        form = LONG if question.kind in LONG_ANSWERS else PLAIN
+        template = self._template or form[question.language]
+        return template.replace("{question}", question.asked(None))
 
     def answer(self, image: Path | None, questions: Sequence[Question]) -> list[str]:
         """Answer together what has the same shapes, so that nothing is ever padded."""
@@ -154,21 +168,17 @@ class HuggingFaceModel:
         settings = greedy(model, self._processor.tokenizer, self.max_new_tokens)
         return model.to(self.device).eval(), settings
 
-    def _choose_templates(self, template: str | None) -> dict[str, str]:
-        if template is not None:
-            if "{question}" not in template:
-                raise SettingError(f"--prompt: {template!r} has no {{question}} in it")
-            return dict.fromkeys(PLAIN, template)
-        if self._chats:
-            return CHAT
-        if not hasattr(self._processor, "num_query_tokens"):
-            token = getattr(self._processor, "image_token", "<image>")
-            raise SettingError(
-                f"--prompt: {self.name!r} has no chat template; give the whole prompt with "
-                f"{{question}} and its image token, such as 'USER: {token}\\n{{question}} "
-                "ASSISTANT:'"
-            )
-        return PLAIN
+    def _check_template(self) -> None:
+        if self._template is not None and "{question}" not in self._template:
+            raise SettingError(f"--prompt: {self._template!r} has no {{question}} in it")
+        # BLIP's processors put the picture in front by themselves.
+        if self._template or self._chats or hasattr(self._processor, "num_query_tokens"):
+            return
+        token = getattr(self._processor, "image_token", "<image>")
+        raise SettingError(
+            f"--prompt: {self.name!r} has no chat template; give the whole prompt with {{question}}"
+            f" and its image token, such as 'USER: {token}\\n{{question}} ASSISTANT:'"
+        )
 
 
 def greedy(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig:

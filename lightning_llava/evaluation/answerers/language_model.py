@@ -1,4 +1,4 @@
-"""A bare causal LLM, for questions without pictures and for conversations."""
+"""A bare causal LLM, for questions without pictures, such as MT-Bench's."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -70,25 +70,23 @@ class LanguageModel:
         Raises:
             SettingError: it is about a picture.
         """
-        return self.conversation(self._turns(question))
-
-    def answer(self, image: Path | None, questions: Sequence[Question]) -> list[str]:
-        """Answer one by one."""
-        return [self.say(self._turns(question)) for question in questions]
-
-    def conversation(self, turns: Sequence[Turn]) -> str:
-        """Write a conversation up to where the next answer begins."""
-        return self._encoder.prompt(turns, 0)[1]
+        return self._encoder.prompt(self._turns(question), 0)[1]
 
     @torch.no_grad()
-    def say(self, turns: Sequence[Turn]) -> str:
-        """Give the next answer of a conversation."""
-        prompt = torch.tensor([self._encoder.prompt(turns, 0)[0].tolist()], device=self.device)
+    def answer(self, image: Path | None, questions: Sequence[Question]) -> list[str]:
+        """Answer one by one."""
         model, settings = self._loaded
-        ids = model.generate(
-            input_ids=prompt, attention_mask=torch.ones_like(prompt), generation_config=settings
-        )
-        return self._encoder.decode(ids[0, prompt.shape[1] :].tolist())
+        answers: list[str] = []
+        for question in questions:
+            ids = self._encoder.prompt(self._turns(question), 0)[0].tolist()
+            prompt = torch.tensor([ids], device=self.device)
+            new = model.generate(
+                input_ids=prompt,
+                attention_mask=torch.ones_like(prompt),
+                generation_config=settings,
+            )[0, len(ids) :]
+            answers.append(self._encoder.decode(new.tolist()))
+        return answers
 
     def _turns(self, question: Question) -> list[Turn]:
         if question.image is not None:
@@ -97,7 +95,7 @@ class LanguageModel:
                 "a picture, which an LLM cannot see; give a model that can, or a benchmark without "
                 "pictures"
             )
-        return question_turns(question, self._encoder, short_answer=False)
+        return question_turns(question, self._encoder, short_answer=True)
 
     @cached_property
     def _loaded(self) -> tuple[Any, GenerationConfig]:

@@ -1,6 +1,7 @@
 """A file of answers joins on ids, and on nothing that only looks alike."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,10 @@ def test_a_ledger_joins_on_its_splits_too(tmp_path):
 def test_what_does_not_fit_is_refused(tmp_path, content, said):
     with pytest.raises(SettingError, match=said):
         written(tmp_path, content).answer(None, ASKED)
+
+
+def test_answers_are_taken_as_they_were_given(tmp_path):
+    asked = question("1", "Есть ли тут собака?")
+    (row,) = make_rows([asked], "prompt", "Да")
+    write_ledger(tmp_path / "ledger.jsonl", [replace(row, english="yes", route="map")])
+    assert AnswerFile(tmp_path / "ledger.jsonl").answer(None, [asked]) == ["Да"]

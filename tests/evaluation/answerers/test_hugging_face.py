@@ -1,6 +1,7 @@
 """Answers of published models are those of transformers itself, asked one by one."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,6 +99,19 @@ def test_a_prompt_of_ones_own(published_models, image):
     assert blip.prompt(questions(image)[3]) == "Q: Is it? A:"
     llava = HuggingFaceModel(str(published_models("llava")), CPU, template="{question} Да?")
     assert llava.prompt(questions(image)[3]) == "USER: <image>\nIs it? Да? ASSISTANT:"
+
+
+def test_long_answers_are_not_asked_for_in_a_word(published_models, image):
+    asked = replace(questions(image)[3], kind="ocr")
+    of = {kind: HuggingFaceModel(str(published_models(kind)), CPU) for kind in ("blip2", "llava")}
+    assert of["blip2"].prompt(asked) == "Question: Is it? Answer:"
+    assert of["llava"].prompt(asked) == "USER: <image>\nIs it? ASSISTANT:"
+
+
+def test_a_conversation(published_models):
+    llava = HuggingFaceModel(str(published_models("llava")), CPU)
+    asked = replace(questions(None)[3], kind="mt_bench", history=("Who?", "Me."))
+    assert llava.prompt(asked) == "USER: Who? ASSISTANT: Me. USER: Is it? ASSISTANT:"
 
 
 def test_without_a_picture(published_models):

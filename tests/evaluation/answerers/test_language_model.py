@@ -1,4 +1,4 @@
-"""A bare LLM converses as transformers would, and leaves what FastChat's judge reads."""
+"""A bare LLM converses as transformers would, also over two turns."""
 
 import json
 
@@ -8,9 +8,12 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_llava.errors import SettingError
-from lightning_llava.evaluation.answerers.fastchat import answer_conversations, read_conversations
+from lightning_llava.evaluation.answerers.answer_file import AnswerFile
 from lightning_llava.evaluation.answerers.language_model import LanguageModel
-from lightning_llava.evaluation.benchmarks import Question
+from lightning_llava.evaluation.benchmarks import Question, load_benchmarks
+from lightning_llava.evaluation.benchmarks.submission import write_submissions
+from lightning_llava.evaluation.run import evaluate
+from lightning_llava.specs import BenchmarkSpec
 
 CPU = torch.device("cpu")
 QUIET = Console(quiet=True)
@@ -32,58 +35,34 @@ def alone(folder, prompt):
 
 
 def test_a_question(model, demo_world):
-    asked = Question("mine", "all", "1", "What is red?", None, None, "en", "predict")
-    assert model.prompt(asked) == "<s>[INST] What is red? [/INST]"
-    expected = alone(demo_world / "mini_mistral", "<s>[INST] What is red? [/INST]")
+    asked = Question("mine", "all", "1", "What is red?", None, None, "en", "gqa")
+    prompt = "<s>[INST] What is red?\nAnswer the question using a single word or phrase. [/INST]"
+    assert model.prompt(asked) == prompt
+    expected = alone(demo_world / "mini_mistral", prompt)
     assert model.answer(None, [asked, asked]) == [expected, expected]
     assert expected
 
 
-def test_conversations(model, demo_world, tmp_path):
+def test_two_turns_for_the_judge(model, demo_world, tmp_path):
     file = tmp_path / "question.jsonl"
-    turns = {81: ["What is red?", "Why?"], "82": ["Что это?"]}
-    file.write_text(
-        "".join(
-            json.dumps({"question_id": i, "category": "writing", "turns": t}) + "\n"
-            for i, t in turns.items()
-        )
-    )
-    path = answer_conversations(model, read_conversations(file), tmp_path / "out", QUIET)
-    assert path == tmp_path / "out" / "model_answer" / "mini_mistral.jsonl"
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    folder = demo_world / "mini_mistral"
+    records = [{"question_id": 81, "category": "writing", "turns": ["What is red?", "Why?"]}]
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    specs = {"mt": BenchmarkSpec(kind="mt_bench", files={"all": str(file)})}
+    questions, folder = load_benchmarks(specs, True, 0), demo_world / "mini_mistral"
+    outcome = evaluate(questions, model, tmp_path / "out", {}, QUIET)
+    assert (outcome.asked, outcome.kept) == (2, 0)
     first = alone(folder, "<s>[INST] What is red? [/INST]")
     second = alone(folder, f"<s>[INST] What is red? [/INST] {first} </s>[INST] Why? [/INST]")
-    assert [r["choices"] for r in records] == [
-        [{"index": 0, "turns": [first, second]}],
-        [{"index": 0, "turns": [alone(folder, "<s>[INST] Что это? [/INST]")]}],
-    ]
-    assert [r["question_id"] for r in records] == [81, "82"]
-    assert {r["model_id"] for r in records} == {"mini_mistral"}
-    assert len({r["answer_id"] for r in records}) == 2
-    assert all(isinstance(r["tstamp"], float) for r in records)
-
-    def never(turns):
-        raise AssertionError("asked twice")
-
-    model.say = never
-    again = answer_conversations(model, read_conversations(file), tmp_path / "out", QUIET)
-    for line, record in zip(again.read_text(encoding="utf-8").splitlines(), records, strict=True):
-        assert json.loads(line) | {"tstamp": 0} == record | {"tstamp": 0}
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ('{"question_id": 1, "text": "?"}', "line 1: expected question_id and turns"),
-        ('{"question_id": 1, "turns": []}', "line 1: expected question_id and turns"),
-        ("", "holds no questions"),
-    ],
-)
-def test_other_files_are_refused(tmp_path, line, said):
-    (tmp_path / "question.jsonl").write_text(f"{line}\n")
-    with pytest.raises(SettingError, match=said):
-        read_conversations(tmp_path / "question.jsonl")
+    (path,) = write_submissions(tmp_path / "out", outcome.rows, specs)
+    judged = json.loads(path.read_text(encoding="utf-8"))
+    assert judged["question_id"] == 81
+    assert judged["choices"] == [{"index": 0, "turns": [first, second]}]
+    model.answer = None
+    again = evaluate(questions, model, tmp_path / "out", {}, QUIET)
+    assert (again.asked, again.kept, again.rows) == (0, 2, outcome.rows)
+    # The ledger holds both turns, and stands for the model.
+    given = evaluate(questions, AnswerFile(tmp_path / "out/ledger.jsonl"), tmp_path, {}, QUIET)
+    assert given.rows == outcome.rows
 
 
 def test_a_template_that_does_not_fit_is_named_as_it_was_given(demo_world):
