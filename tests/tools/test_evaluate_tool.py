@@ -186,6 +186,7 @@ def test_a_subset_is_the_same_one_whoever_asks(run, published_models, tmp_path):
             "--checkpoint: --answerer hf does not",
         ),
         ("blip2", ["--device", "cuda:7"], "--device: cannot use 'cuda:7'"),
+        ("gone.jsonl", ["--answerer", "file"], "--model: the file 'gone.jsonl' does not exist"),
         ("blip2", ["--answerer", "llm"], "--prompt: auto cannot be used for"),
         ("blip2", ["--prompt", "Yes?"], "--prompt: 'Yes?' has no {question} in it"),
         ("mini_clip", [], "is of the type 'clip_vision_model', which neither answers"),

@@ -10,7 +10,11 @@ from lightning_llava.evaluation.benchmarks import Question
 from lightning_llava.evaluation.benchmarks.truth import Truth
 from lightning_llava.evaluation.ledger import read_ledger
 from lightning_llava.evaluation.rescoring.join import check_question, check_same
-from lightning_llava.evaluation.rescoring.predictions import Prediction, read_predictions
+from lightning_llava.evaluation.rescoring.predictions import (
+    OPTION,
+    Prediction,
+    read_predictions,
+)
 
 Key = tuple[str, ...]
 
@@ -31,7 +35,7 @@ class AnswerFile:
     fingerprint = None
 
     def __init__(self, path: Path) -> None:
-        self.name, self._predictions = str(path), read_predictions(path, None)
+        self.name, self._predictions = str(path), _read(path)
         self._is_ledger = self._predictions[0].benchmark is not None
         if self._is_ledger:  # its answers may have been brought back into English
             rows = zip(self._predictions, read_ledger(path), strict=True)
@@ -80,6 +84,13 @@ class AnswerFile:
                 "--benchmarks one split, a ledger, or score it by tools/score.py, which takes a "
                 "file per split"
             )
+
+
+def _read(path: Path) -> list[Prediction]:
+    try:
+        return read_predictions(path, None)
+    except SettingError as error:  # it names the option of the tool that rescores
+        raise SettingError(str(error).replace(OPTION, "--model")) from error
 
 
 def _truth(question: Question) -> Truth:

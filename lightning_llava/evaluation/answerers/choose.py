@@ -22,7 +22,7 @@ Kind = Literal["auto", "llava", "hf", "llm", "file"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 
-def choose_kind(model: str, checkpoint: Path | None) -> str:
+def choose_kind(model: str, checkpoint: Path | None, revision: str | None) -> str:
     """Tell what kind of model a folder, a file or a hub name is.
 
     Raises:
@@ -35,7 +35,8 @@ def choose_kind(model: str, checkpoint: Path | None) -> str:
         return "llava"
     name = resolve(model, "--model")
     with explain_loading(model, "--model"):
-        kind = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    kind = config.model_type
     if kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         return "hf"
     if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
@@ -71,7 +72,7 @@ def load_answerer(
     Raises:
         SettingError: an argument that this answerer does not take, or as its class.
     """
-    kind = choose_kind(model, checkpoint) if kind == "auto" else kind
+    kind = choose_kind(model, checkpoint, revision) if kind == "auto" else kind
     _refuse_foreign(kind, checkpoint, template, revision)
     path = Path(model).expanduser()
     if kind == "file":

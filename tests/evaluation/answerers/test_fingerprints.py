@@ -100,7 +100,9 @@ def test_settings_and_versions_are_part_of_it(monkeypatch):
 
 def test_a_folder_without_weights_is_refused(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(SettingError, match=r"^--model: no weights in .* expected model\*\.safetensors;"):
+    with pytest.raises(
+        SettingError, match=r"^--model: no weights in .* expected model\*\.safetensors;"
+    ):
         local_folder(str(folder), None, "--model")
     assert local_folder(str(folder), None, "--model", old_weights=True) == folder
 
