@@ -18,6 +18,7 @@ from lightning_llava.evaluation.intervals import (
 )
 from lightning_llava.evaluation.ledger import LedgerRow
 from lightning_llava.evaluation.scorers.pope import dialect_for, pope_update
+from lightning_llava.evaluation.scorers.vqa import vqa_tenths
 
 Parts = tuple[float, float]
 """A row's share in numerator and denominator of a ratio of sums."""
@@ -30,7 +31,13 @@ RIGHT = 0.5
 
 def row_score(row: LedgerRow) -> float:
     """Return a row's score, from 0 to 1."""
+    if row.kind == "vqav2" or row.kind == "textvqa":
+        return vqa_tenths(_scored_answer(row), row.answers, "llava", row.kind) / 10
     return float(bool(row.correct))
+
+
+def _scored_answer(row: LedgerRow) -> str:
+    return row.raw_answer if row.english is None else row.english
 
 
 def _accuracy(row: LedgerRow) -> Parts:
@@ -39,9 +46,8 @@ def _accuracy(row: LedgerRow) -> Parts:
 
 def _f1(row: LedgerRow) -> Parts:
     # F1 = 2 tp / (2 tp + fp + fn) is a ratio of sums over rows, like accuracy.
-    answer = row.raw_answer if row.english is None else row.english
     dialect = dialect_for(row.language if row.english is None else "en")
-    counts = pope_update([answer], [row.label or ""], dialect)
+    counts = pope_update([_scored_answer(row)], [row.label or ""], dialect)
     return 2.0 * counts.tp, 2.0 * counts.tp + counts.fp + counts.fn
 
 
@@ -60,33 +66,34 @@ def with_intervals(
     """Score a ledger, each number with its image-clustered bootstrap interval.
 
     Args:
-        rows: of any number of benchmarks and splits, every one with a label.
+        rows: of any number of benchmarks and splits.
         resamples: draws of all images.
         seed: the same seed, the same intervals.
 
     Returns:
-        Per benchmark and split, and under `mean` over the splits, the measures of its kind. Images
-        are drawn once for all splits of a benchmark, since POPE's ask about the same ones.
+        Per benchmark and split, and under `mean` over the splits (of POPE, and where there are
+        several), the measures of its kind. Images are drawn once for all splits of a benchmark,
+        since POPE's ask about the same ones.
 
     Raises:
-        SettingError: no rows, duplicate rows, rows without a label, or several kinds or languages
-            in a benchmark.
+        SettingError: as `scored_rows`.
     """
-    check_rows(rows)
     result: Intervals = {}
-    for benchmark, chosen in by_benchmark(rows).items():
+    for benchmark, chosen in by_benchmark(scored_rows(rows)).items():
         clusters, groups = cluster_numbers(chosen), group_numbers(chosen)
-        result[benchmark] = {
-            split: {} for split in [*dict.fromkeys(row.split for row in chosen), RESERVED_SPLIT]
-        }
+        splits = list(dict.fromkeys(row.split for row in chosen))
+        columns = {split: [place] for place, split in enumerate(splits)}
+        if len(splits) > 1 or chosen[0].kind == "pope":
+            columns[RESERVED_SPLIT] = list(range(len(splits)))
+        numbers: dict[str, dict[str, Interval]] = {split: {} for split in columns}
         for name, measure in measures(chosen[0].kind).items():
             sums = sum_by_cluster(clusters, groups, row_parts(chosen, measure))
-            for number, numbers in enumerate(result[benchmark].values()):
-                # The mean comes after the last split.
-                part = sums[:, [number]] if number < sums.shape[1] else sums
-                part = part[part[..., 2].any(1)]
+            for split, places in columns.items():
+                part = sums[:, places]
+                part = part[part[..., 2].any(1)]  # images that the split asks about
                 asked = int(part[..., 2].sum())
-                numbers[name] = interval(part, mean_ratio, asked, resamples, seed)
+                numbers[split][name] = interval(part, mean_ratio, asked, resamples, seed)
+        result[benchmark] = numbers
     return result
 
 
@@ -115,29 +122,35 @@ def row_parts(
     return np.array([measure(row) for row in rows])
 
 
-def check_rows(rows: Sequence[LedgerRow], ledger: str = "the ledger") -> None:
-    """Refuse rows that cannot be scored together.
+def scored_rows(rows: Sequence[LedgerRow], ledger: str = "the ledger") -> list[LedgerRow]:
+    """Leave out splits without published answers, and refuse what cannot be scored together.
 
     Raises:
-        SettingError: as `with_intervals`.
+        SettingError: duplicate rows, no rows with a label, a split that has labels in part, or
+            several kinds or languages in a benchmark.
     """
-    if not rows:
-        raise SettingError(f"{ledger} holds no rows; expected one per question")
     keys = Counter((row.benchmark, row.split, row.question_id) for row in rows)
     _refuse([key for key, times in keys.items() if times > 1], ledger, "answered more than once")
-    unlabelled = [row for row in rows if row.label is None]
+    labelled = {(row.benchmark, row.split) for row in rows if row.label is not None}
+    chosen = [row for row in rows if (row.benchmark, row.split) in labelled]
+    if not chosen:
+        raise SettingError(
+            f"{ledger} has no rows with a right answer; expected one of `validate` or `test`"
+        )
+    without = [row for row in chosen if row.label is None]
     _refuse(
-        [(row.benchmark, row.split, row.question_id) for row in unlabelled],
+        [(row.benchmark, row.split, row.question_id) for row in without],
         ledger,
-        "without a right answer, so there is nothing to compare with",
+        "without a right answer in splits that have them",
     )
-    for benchmark, chosen in by_benchmark(rows).items():
+    for benchmark, part in by_benchmark(chosen).items():
         for name in ("kind", "language"):
-            if len(found := {getattr(row, name) for row in chosen}) > 1:
+            if len(found := {getattr(row, name) for row in part}) > 1:
                 raise SettingError(
                     f"{ledger}: {benchmark!r} holds rows of {name} {' and '.join(sorted(found))}, "
                     "expected one; give each a benchmark of its own"
                 )
+    return chosen
 
 
 def _number(keys: Sequence[object]) -> Int[np.ndarray, " rows"]:

@@ -5,7 +5,7 @@ from pathlib import PurePath
 
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.ledger import LedgerRow
-from lightning_llava.evaluation.measures import by_benchmark, check_rows
+from lightning_llava.evaluation.measures import by_benchmark, scored_rows
 
 Pair = tuple[LedgerRow, LedgerRow]
 OPTION = "--benchmark"
@@ -30,9 +30,8 @@ def pair_rows(
     Raises:
         SettingError: a benchmark or question has no partner, or partners are not the same question.
     """
-    check_rows(first, "ledger A")
-    check_rows(second, "ledger B")
-    a, b = by_benchmark(first), by_benchmark(second)
+    a = by_benchmark(scored_rows(first, "ledger A"))
+    b = by_benchmark(scored_rows(second, "ledger B"))
     names = _match(a, b) if names is None else names
     for side, ledger, wanted in (("A", a, names.keys()), ("B", b, names.values())):
         if missing := sorted(set(wanted) - set(ledger)):

@@ -75,12 +75,26 @@ def test_questions_without_image_stand_for_themselves():
     assert (numbers["accuracy"].value, numbers["accuracy"].images) == (0.6, 5)
 
 
+def test_soft_scores_and_a_split_without_answers():
+    vqa = replace(ROW, benchmark="vqa", kind="vqav2", raw_answer="Red", correct=None)
+    answers = ["red"] * 2 + ["dark red"] * 8
+    rows = [
+        replace(vqa, split="val", answers=answers, label="dark red"),
+        replace(vqa, split="val", question_id="2", answers=["red"] * 10, label="red"),
+        replace(vqa, split="test", answers=[], label=None),
+    ]
+    found = with_intervals(rows)["vqa"]
+    assert list(found) == ["val"]
+    assert found["val"]["accuracy"].value == (0.6 + 1) / 2
+
+
 def test_refuses_what_cannot_be_scored_together():
     second = replace(ROW, question_id="2")
     for rows, match in (
-        ([], "the ledger holds no rows"),
+        ([], "the ledger has no rows with a right answer; expected"),
         ([ROW, ROW], "1 questions answered more than once, first '1' of 'pope', split 'random'"),
-        ([replace(ROW, label=None)], "1 questions without a right answer"),
+        ([replace(ROW, label=None)], "the ledger has no rows with a right answer"),
+        ([ROW, replace(second, label=None)], "1 questions without a right answer in splits that"),
         ([ROW, replace(second, language="ru")], "'pope' holds rows of language en and ru"),
         (
             [ROW, replace(second, kind="gqa")],
