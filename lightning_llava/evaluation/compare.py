@@ -1,11 +1,11 @@
 """Is B better than A? A paired comparison of two ledgers over the same questions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from lightning_llava.evaluation.benchmarks import RESERVED_SPLIT
 from lightning_llava.evaluation.intervals import (
@@ -27,7 +27,7 @@ from lightning_llava.evaluation.measures import (
     group_numbers,
     measures,
     row_parts,
-    row_score,
+    unique_splits,
 )
 from lightning_llava.evaluation.pairing import Pair, pair_rows
 
@@ -85,19 +85,64 @@ def compare(
     Raises:
         SettingError: the ledgers do not pair.
     """
-    result: list[Comparison] = []
-    for pairs in pair_rows(first, second, names).values():
-        splits = list(dict.fromkeys(row.split for row, _ in pairs))
-        parts = {split: [pair for pair in pairs if pair[0].split == split] for split in splits}
-        if len(splits) > 1:
-            parts[RESERVED_SPLIT] = pairs
-        common = [name for name in measures(pairs[0][0].kind) if name in measures(pairs[0][1].kind)]
-        result += [
-            _compare(part, split, name, (a, b), resamples, permutations, seed)
-            for split, part in parts.items()
-            for name in common
+    compared = pair_rows(first, second, names).values()
+    return [
+        found
+        for pairs in compared
+        for found in _compare(pairs, (a, b), resamples, permutations, seed)
+    ]
+
+
+def _compare(
+    pairs: Sequence[Pair], names: tuple[str, str], resamples: int, permutations: int, seed: int
+) -> Iterator[Comparison]:
+    first, second = [one for one, _ in pairs], [other for _, other in pairs]
+    parts = _parts(first, second)
+    right_a, right_b = (part[:, 0] >= RIGHT for part in parts["accuracy"])
+    clusters, groups = cluster_numbers(first), group_numbers(first)
+    for split, chosen in _splits(first, groups).items():
+        # Numbered anew, so that all clusters and groups have rows.
+        images, parted = (
+            np.unique(numbers[chosen], return_inverse=True)[1] for numbers in (clusters, groups)
+        )
+        agreement = [
+            int(np.count_nonzero(chosen & (right_a == in_a) & (right_b == in_b)))
+            for in_a, in_b in product((True, False), repeat=2)
         ]
-    return result
+        for measure, both in parts.items():
+            one, other = (sum_by_cluster(images, parted, part[chosen]) for part in both)
+            asked = int(chosen.sum())
+            change = interval(np.stack([one, other], 1), _difference, asked, resamples, seed)
+            p = swap_test(one, other, permutations, seed)
+            yield Comparison(
+                " → ".join(dict.fromkeys([first[0].benchmark, second[0].benchmark])),
+                split,
+                measure,
+                float(mean_ratio(one.sum(0))),
+                float(mean_ratio(other.sum(0))),
+                change,
+                p,
+                *agreement,
+                sentence=sentence(change, p, *names),
+            )
+
+
+def _parts(
+    first: Sequence[LedgerRow], second: Sequence[LedgerRow]
+) -> dict[str, tuple[Float[np.ndarray, "rows 2"], Float[np.ndarray, "rows 2"]]]:
+    """Measure all rows of A and B by what is defined for both."""
+    a, b = measures(first[0].kind), measures(second[0].kind)
+    return {
+        name: (row_parts(first, a[name]), row_parts(second, b[name])) for name in a if name in b
+    }
+
+
+def _splits(
+    rows: Sequence[LedgerRow], groups: Int[np.ndarray, " rows"]
+) -> dict[str, Bool[np.ndarray, " rows"]]:
+    """Say which rows belong to each split, and to the mean if there are several."""
+    splits = {split: groups == number for number, split in enumerate(unique_splits(rows))}
+    return splits if len(splits) == 1 else {**splits, RESERVED_SPLIT: groups >= 0}
 
 
 def swap_test(
@@ -132,42 +177,6 @@ def swap_test(
         extreme += np.count_nonzero(np.abs(_difference(totals)) >= observed - TIE)
         tried += size
     return float(extreme / tried)
-
-
-def _compare(
-    pairs: Sequence[Pair],
-    split: str,
-    name: str,
-    labels: tuple[str, str],
-    resamples: int,
-    permutations: int,
-    seed: int,
-) -> Comparison:
-    first, second = [a for a, _ in pairs], [b for _, b in pairs]
-    clusters, groups = cluster_numbers(first), group_numbers(first)
-    both = [
-        sum_by_cluster(clusters, groups, row_parts(rows, measures(rows[0].kind)[name]))
-        for rows in (first, second)
-    ]
-    difference = interval(np.stack(both, axis=1), _difference, len(pairs), resamples, seed)
-    p = swap_test(both[0], both[1], permutations, seed)
-    right = [(row_score(a) >= RIGHT, row_score(b) >= RIGHT) for a, b in pairs]
-    a, b = (float(mean_ratio(sums.sum(0))) for sums in both)
-    names = dict.fromkeys(rows[0].benchmark for rows in (first, second))
-    return Comparison(
-        " → ".join(names),
-        split,
-        name,
-        a,
-        b,
-        difference,
-        p,
-        right.count((True, True)),
-        right.count((True, False)),
-        right.count((False, True)),
-        right.count((False, False)),
-        sentence(difference, p, *labels),
-    )
 
 
 def _difference(totals: Float[np.ndarray, "*draws 2 groups 3"]) -> Float[np.ndarray, "*draws"]:

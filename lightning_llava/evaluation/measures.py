@@ -81,7 +81,7 @@ def with_intervals(
     result: Intervals = {}
     for benchmark, chosen in by_benchmark(scored_rows(rows)).items():
         clusters, groups = cluster_numbers(chosen), group_numbers(chosen)
-        splits = list(dict.fromkeys(row.split for row in chosen))
+        splits = unique_splits(chosen)
         columns = {split: [place] for place, split in enumerate(splits)}
         if len(splits) > 1 or chosen[0].kind == "pope":
             columns[RESERVED_SPLIT] = list(range(len(splits)))
@@ -105,13 +105,18 @@ def by_benchmark(rows: Sequence[LedgerRow]) -> dict[str, list[LedgerRow]]:
     return divided
 
 
+def unique_splits(rows: Sequence[LedgerRow]) -> list[str]:
+    """List the splits in order of appearance."""
+    return list(dict.fromkeys(row.split for row in rows))
+
+
 def cluster_numbers(rows: Sequence[LedgerRow]) -> Int[np.ndarray, " rows"]:
     """Number the images; a question without one stands for itself."""
     return _number([row.image or (row.benchmark, row.split, row.question_id) for row in rows])
 
 
 def group_numbers(rows: Sequence[LedgerRow]) -> Int[np.ndarray, " rows"]:
-    """Number the splits in order of appearance."""
+    """Number the splits as `unique_splits` lists them."""
     return _number([row.split for row in rows])
 
 
