@@ -29,7 +29,7 @@ from lightning_llava.evaluation.interval_report import (
 )
 from lightning_llava.evaluation.intervals import RESAMPLES, SEED
 from lightning_llava.evaluation.json_lines import write_atomically
-from lightning_llava.evaluation.ledger import read_ledger
+from lightning_llava.evaluation.ledger import LedgerRow, read_ledger
 from lightning_llava.evaluation.measures import with_intervals
 from lightning_llava.evaluation.tables import (
     PUBLISHED,
@@ -129,9 +129,9 @@ def _table(options: Namespace) -> None:
 
 def _ledgers(
     arguments: Sequence[str], names: Sequence[str] = ()
-) -> list[tuple[str, Path, list[Any]]]:
+) -> list[tuple[str, Path, list[LedgerRow]]]:
     """Read `[NAME=]LEDGER`s; without a name, one of `names` or the path stands for it."""
-    ledgers: list[tuple[str, Path, list[Any]]] = []
+    ledgers: list[tuple[str, Path, list[LedgerRow]]] = []
     for position, argument in enumerate(arguments):
         name, equals, file = argument.partition("=")
         if not equals or Path(argument).exists():
