@@ -204,6 +204,8 @@ def _device(name: str | None, local_rank: int) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise SettingError(f"--device: cannot use {name!r} ({reason})") from error

@@ -104,7 +104,8 @@ def _converse(
     rows: list[LedgerRow] = []
     asked = kept = 0
     while questions:
-        jobs = plan(questions, answerer, answerer.fingerprint, at_once)
+        with console.status("reading pictures, writing prompts"):
+            jobs = plan(questions, answerer, answerer.fingerprint, at_once)
         counts = ask(jobs[processes.rank :: processes.world], answerer, store, console)
         asked, kept = asked + processes.total(counts[0]), kept + processes.total(counts[1])
         store.read()

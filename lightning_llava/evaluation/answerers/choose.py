@@ -1,7 +1,6 @@
 """Which answerer `--model` means."""
 
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 from transformers import AutoConfig
@@ -18,8 +17,7 @@ from lightning_llava.evaluation.answerers.own import OwnCheckpoint, find_checkpo
 from lightning_llava.evaluation.answerers.protocol import Answerer
 from lightning_llava.hub import explain_loading, resolve
 
-Kind = Literal["auto", "llava", "hf", "llm", "file"]
-KINDS: tuple[str, ...] = get_args(Kind)
+KINDS = ("auto", "llava", "hf", "llm", "file")
 
 
 def choose_kind(model: str, checkpoint: Path | None, revision: str | None) -> str:

@@ -39,6 +39,8 @@ from lightning_llava.text.preflight import check_vocabulary
 ARCHITECTURE = ("vision", "projector", "language", "lora")
 IMAGES = ("image_mode", "image_backend")
 
+Settings = dict[str, Any]
+
 
 class OwnCheckpoint:
     """A checkpoint of `fit`; what it was trained with is read out of it.
@@ -61,19 +63,13 @@ class OwnCheckpoint:
         at_once: int = 32,
     ) -> None:
         self.name, self.device, self.at_once = str(checkpoint), device, at_once
-        content = read_checkpoint(str(checkpoint), "--checkpoint")
-        self._state: dict[str, Any] = content["state_dict"]
-        model = {key.removeprefix("model."): v for key, v in content["model_settings"].items()}
-        settings = content["ShardDataModule"]["settings"]
-        data = {name: settings[f"data.{name}"] for name in IMAGES}
+        self._state, model, data = _read(checkpoint)
         config = _run_config(checkpoint)
         _check_same_run(config, model, data)
         generation = config.get("model", {}).get("generation") or {}
         self.max_new_tokens = max_new_tokens or GenerationSpec(**generation).max_new_tokens
-        self.vision, self.language = (
-            VisionSpec(**model["vision"]),
-            LanguageSpec(**model["language"]),
-        )
+        self.vision = VisionSpec(**model["vision"])
+        self.language = LanguageSpec(**model["language"])
         self._projector = ProjectorSpec(**model["projector"])
         self._lora = model["lora"] and LoraSpec(**model["lora"])
         self._rates = LearningRates(**model["learning_rate"])
@@ -150,11 +146,25 @@ def find_checkpoint(model: Path, checkpoint: Path | None) -> Path:
     return last
 
 
+def _read(checkpoint: Path) -> tuple[Settings, Settings, Settings]:
+    """Return weights, settings of the model, and how pictures were prepared."""
+    content = read_checkpoint(str(checkpoint), "--checkpoint")
+    try:
+        model = {key.removeprefix("model."): v for key, v in content["model_settings"].items()}
+        settings = content["ShardDataModule"]["settings"]
+        return content["state_dict"], model, {name: settings[f"data.{name}"] for name in IMAGES}
+    except KeyError as error:
+        raise SettingError(
+            f"--checkpoint: {str(checkpoint)!r} has no {error} in it; expected a .ckpt that fit "
+            "wrote"
+        ) from error
+
+
 def _hash_part(spec: LanguageSpec | VisionSpec, setting: str) -> str:
     return hash_folder(local_folder(spec.name, spec.revision, setting, old_weights=True))
 
 
-def _run_config(checkpoint: Path) -> dict[str, Any]:
+def _run_config(checkpoint: Path) -> Settings:
     """Read the settings of the run that a checkpoint lies in; nothing where it lies elsewhere."""
     # Not resolved: `last.ckpt` is a link, but to a file beside it.
     file = checkpoint.absolute().parent.parent / "config.yaml"
@@ -166,7 +176,7 @@ def _run_config(checkpoint: Path) -> dict[str, Any]:
         raise SettingError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def _check_same_run(config: dict[str, Any], model: dict[str, Any], data: dict[str, Any]) -> None:
+def _check_same_run(config: Settings, model: Settings, data: Settings) -> None:
     """Refuse a config.yaml that says other things than the checkpoint: which is meant?"""
     sections = {"model": (model, ARCHITECTURE), "data": (data, IMAGES)}
     for section, (saved, names) in sections.items():

@@ -101,3 +101,9 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(SettingError, match=r"has no checkpoints/last\.ckpt; name the file by --c"):
         find_checkpoint(tmp_path, None)
     assert find_checkpoint(tmp_path, tmp_path / "a.ckpt") == tmp_path / "a.ckpt"
+
+
+def test_another_programs_checkpoint_is_refused(tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(SettingError, match=r"other\.ckpt' has no 'model_settings' in it"):
+        OwnCheckpoint(tmp_path / "other.ckpt", CPU)
