@@ -19,6 +19,14 @@ import tiny
 from lightning_llava.demo.world import DemoWorld
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep what is remembered between runs out of the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory):
     torch.manual_seed(0)
