@@ -16,9 +16,10 @@ from lightning_llava.evaluation.intervals import (
     mean_ratio,
     sum_by_cluster,
 )
+from lightning_llava.evaluation.kinds import headline_dialect, scored_answer
 from lightning_llava.evaluation.ledger import LedgerRow
-from lightning_llava.evaluation.scorers.pope import dialect_for, pope_update
-from lightning_llava.evaluation.scorers.vqa import vqa_tenths
+from lightning_llava.evaluation.row_scores import label_of, row_score
+from lightning_llava.evaluation.scorers.pope import pope_update
 
 Parts = tuple[float, float]
 """A row's share in numerator and denominator of a ratio of sums."""
@@ -29,25 +30,15 @@ RIGHT = 0.5
 """A row with this score or more is called right: half a point, where the score has parts."""
 
 
-def row_score(row: LedgerRow) -> float:
-    """Return a row's score, from 0 to 1."""
-    if row.kind == "vqav2" or row.kind == "textvqa":
-        return vqa_tenths(_scored_answer(row), row.answers, "llava", row.kind) / 10
-    return float(bool(row.correct))
-
-
-def _scored_answer(row: LedgerRow) -> str:
-    return row.raw_answer if row.english is None else row.english
-
-
 def _accuracy(row: LedgerRow) -> Parts:
     return row_score(row), 1.0
 
 
 def _f1(row: LedgerRow) -> Parts:
     # F1 = 2 tp / (2 tp + fp + fn) is a ratio of sums over rows, like accuracy.
-    dialect = dialect_for(row.language if row.english is None else "en")
-    counts = pope_update([_scored_answer(row)], [row.label or ""], dialect)
+    dialect = headline_dialect(row)
+    assert dialect is not None  # POPE has one in every language
+    counts = pope_update([scored_answer(row)], [label_of(row)], dialect)
     return 2.0 * counts.tp, 2.0 * counts.tp + counts.fp + counts.fn
 
 

@@ -62,7 +62,7 @@ def rows(tmp_path):
     return [
         row,
         replace(row, question_id="2", raw_answer="  "),
-        replace(row, question_id="3", correct=True, raw_answer="верно"),
+        replace(row, question_id="3", correct=True, raw_answer="верно", english="yes"),
         replace(row, question_id="4", image=str(tmp_path / "missing.jpg")),
         replace(row, question_id="5", image=str(tmp_path / "broken.jpg")),
     ]

@@ -67,8 +67,8 @@ def test_an_answer_brought_back_is_read_in_english():
 
 def test_questions_without_image_stand_for_themselves():
     rows = [
-        replace(ROW, benchmark="text", kind="gqa", question_id=str(n), image=None, correct=n < 3)
-        for n in range(5)
+        replace(ROW, benchmark="text", kind="gqa", question_id=str(n), image=None, label=label)
+        for n, label in enumerate(["yes", "yes", "yes", "no", "no"])
     ]
     numbers = with_intervals(rows)["text"]["random"]
     assert list(numbers) == ["accuracy"]
