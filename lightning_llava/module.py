@@ -167,8 +167,8 @@ class LlavaModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build AdamW over the trainable parts, its schedule over the steps of the whole run."""
-        clips = bool(self.trainer.gradient_clip_val)
-        optimizer = build_optimizer(self.llava, self.learning_rate, self.optimizer, clips)
+        unscaled = bool(self.trainer.gradient_clip_val) or self.trainer.precision == "16-mixed"
+        optimizer = build_optimizer(self.llava, self.learning_rate, self.optimizer, unscaled)
         schedule = build_schedule(
             optimizer, self.optimizer, int(self.trainer.estimated_stepping_batches)
         )
