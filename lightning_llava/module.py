@@ -122,7 +122,7 @@ class LlavaModule(LightningModule):
             check_strategy(trainer, self.hparams)
         # Lightning moves the module to its device only later.
         device = self.device if trainer is None else trainer.strategy.root_device
-        attention = choose_attention(self.attention, device, compute)
+        choose_attention(self.attention, device, compute)  # what cannot run is refused before
         self.encoder = ConversationEncoder(self.language, image_tokens=1)
         self.llava = build_llava(
             self.vision,
@@ -131,8 +131,8 @@ class LlavaModule(LightningModule):
             self.lora,
             self.learning_rate,
             base_dtype=frozen_type(compute),
-            # What is packed is settled in on_fit_start, and answers need nothing of ours.
-            attention="sdpa" if attention in ("varlen", "segments") else attention,
+            # What is packed is settled in on_fit_start, where a kernel that fails has a successor.
+            attention="eager" if self.attention == "eager" else None,
             kernels=self.kernels,
             compute_dtype=compute,
             device=device,
