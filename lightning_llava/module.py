@@ -23,7 +23,12 @@ from lightning_llava.models.compilation import Compile, uncompiled
 from lightning_llava.models.grouped import answer_group
 from lightning_llava.models.kernels import Kernels
 from lightning_llava.models.llava import Llava
-from lightning_llava.models.precision import compute_type, drop_adapter_casts, frozen_type
+from lightning_llava.models.precision import (
+    check_bf16,
+    compute_type,
+    drop_adapter_casts,
+    frozen_type,
+)
 from lightning_llava.models.settle import settle
 from lightning_llava.models.sharding import gather, shard
 from lightning_llava.optim import build_optimizer, build_schedule
@@ -122,6 +127,7 @@ class LlavaModule(LightningModule):
             check_strategy(trainer, self.hparams)
         # Lightning moves the module to its device only later.
         device = self.device if trainer is None else trainer.strategy.root_device
+        check_bf16(compute, device)
         choose_attention(self.attention, device, compute)  # what cannot run is refused before
         self.encoder = ConversationEncoder(self.language, image_tokens=1)
         self.llava = build_llava(
