@@ -130,19 +130,22 @@ class LlavaModule(LightningModule):
         check_bf16(compute, device)
         choose_attention(self.attention, device, compute)  # what cannot run is refused before
         self.encoder = ConversationEncoder(self.language, image_tokens=1)
-        self.llava = build_llava(
-            self.vision,
-            self.projector,
-            self.language,
-            self.lora,
-            self.learning_rate,
-            base_dtype=frozen_type(compute),
-            # What is packed is settled in on_fit_start, where a kernel that fails has a successor.
-            attention="eager" if self.attention == "eager" else None,
-            kernels=self.kernels,
-            compute_dtype=compute,
-            device=device,
-        )
+        # Lightning calls this with the GPU for torch's default device, where the CPU's generators,
+        # which the trial of the head takes, cannot draw.
+        with torch.device("cpu"):
+            self.llava = build_llava(
+                self.vision,
+                self.projector,
+                self.language,
+                self.lora,
+                self.learning_rate,
+                base_dtype=frozen_type(compute),
+                # What is packed is settled in on_fit_start, where the next one may take over.
+                attention="eager" if self.attention == "eager" else None,
+                kernels=self.kernels,
+                compute_dtype=compute,
+                device=device,
+            )
         table: Any = self.llava.language.get_input_embeddings()
         check_vocabulary(self.encoder, int(table.weight.shape[0]), self.language.name)
         if precision != "32-true":
