@@ -23,7 +23,12 @@ from lightning_llava.models.compilation import Compile, uncompiled
 from lightning_llava.models.grouped import answer_group
 from lightning_llava.models.kernels import Kernels
 from lightning_llava.models.llava import Llava
-from lightning_llava.models.precision import compute_type, drop_adapter_casts, frozen_type
+from lightning_llava.models.precision import (
+    check_bf16,
+    compute_type,
+    drop_adapter_casts,
+    frozen_type,
+)
 from lightning_llava.models.settle import settle
 from lightning_llava.models.sharding import gather, shard
 from lightning_llava.optim import build_optimizer, build_schedule
@@ -122,21 +127,25 @@ class LlavaModule(LightningModule):
             check_strategy(trainer, self.hparams)
         # Lightning moves the module to its device only later.
         device = self.device if trainer is None else trainer.strategy.root_device
-        attention = choose_attention(self.attention, device, compute)
+        check_bf16(compute, device)
+        choose_attention(self.attention, device, compute)  # what cannot run is refused before
         self.encoder = ConversationEncoder(self.language, image_tokens=1)
-        self.llava = build_llava(
-            self.vision,
-            self.projector,
-            self.language,
-            self.lora,
-            self.learning_rate,
-            base_dtype=frozen_type(compute),
-            # What is packed is settled in on_fit_start, and answers need nothing of ours.
-            attention="sdpa" if attention in ("varlen", "segments") else attention,
-            kernels=self.kernels,
-            compute_dtype=compute,
-            device=device,
-        )
+        # Lightning calls this with the GPU for torch's default device, where the CPU's generators,
+        # which the trial of the head takes, cannot draw.
+        with torch.device("cpu"):
+            self.llava = build_llava(
+                self.vision,
+                self.projector,
+                self.language,
+                self.lora,
+                self.learning_rate,
+                base_dtype=frozen_type(compute),
+                # What is packed is settled in on_fit_start, where the next one may take over.
+                attention="eager" if self.attention == "eager" else None,
+                kernels=self.kernels,
+                compute_dtype=compute,
+                device=device,
+            )
         table: Any = self.llava.language.get_input_embeddings()
         check_vocabulary(self.encoder, int(table.weight.shape[0]), self.language.name)
         if precision != "32-true":
@@ -167,8 +176,8 @@ class LlavaModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build AdamW over the trainable parts, its schedule over the steps of the whole run."""
-        clips = bool(self.trainer.gradient_clip_val)
-        optimizer = build_optimizer(self.llava, self.learning_rate, self.optimizer, clips)
+        unscaled = bool(self.trainer.gradient_clip_val) or self.trainer.precision == "16-mixed"
+        optimizer = build_optimizer(self.llava, self.learning_rate, self.optimizer, unscaled)
         schedule = build_schedule(
             optimizer, self.optimizer, int(self.trainer.estimated_stepping_batches)
         )

@@ -18,7 +18,7 @@ from lightning_llava.specs import LearningRates, OptimizerSpec
 
 
 def build_optimizer(
-    model: Llava, rates: LearningRates, spec: OptimizerSpec, clips: bool = False
+    model: Llava, rates: LearningRates, spec: OptimizerSpec, unscaled: bool = False
 ) -> Optimizer:
     """Group the trainable parameters by part, biases and norms apart (they get no weight decay).
 
@@ -26,7 +26,8 @@ def build_optimizer(
         model: the composed model.
         rates: peak learning rate per part.
         spec: AdamW's settings.
-        clips: whether gradients are clipped, which Lightning refuses for the fused kernel.
+        unscaled: whether gradients must be true to size before the step, to be clipped or logged.
+            The fused kernel divides by the scale of fp16 only in the step.
 
     Raises:
         SettingError: nothing trains, or bitsandbytes is missing.
@@ -52,9 +53,12 @@ def build_optimizer(
         require_bitsandbytes("model.optimizer.name: adamw_8bit", "adamw")
         adamw_8bit = import_module("bitsandbytes.optim").AdamW8bit
         return adamw_8bit(described, betas=spec.betas, eps=spec.eps)
-    on_gpu = next(model.parameters()).is_cuda
-    fused = (on_gpu and not clips) or None
+    fused = (_on_gpu(model) and not unscaled) or None
     return AdamW(described, betas=spec.betas, eps=spec.eps, fused=fused)
+
+
+def _on_gpu(model: Llava) -> bool:
+    return next(model.parameters()).is_cuda
 
 
 def build_schedule(optimizer: Optimizer, spec: OptimizerSpec, total_steps: int) -> LambdaLR:

@@ -1,6 +1,8 @@
 import itertools
 import logging
+import os
 import re
+import runpy
 import sys
 import warnings
 
@@ -31,6 +33,19 @@ def _own_arguments(monkeypatch):
     yield
     # `--help` leaves this on for the process, and it makes every other parser slow.
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=False)
+
+
+@pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
+def test_the_allocators_segments_grow_unless_the_user_says_otherwise(monkeypatch, name):
+    for known in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.setenv(known, "")  # so that it is put back
+        monkeypatch.delenv(known)
+    monkeypatch.setenv(name, "max_split_size_mb:64")
+    runpy.run_module("lightning_llava", run_name="not_run")
+    assert os.environ.get("PYTORCH_ALLOC_CONF") in ("max_split_size_mb:64", None)
+    monkeypatch.delenv(name)
+    runpy.run_module("lightning_llava", run_name="not_run")
+    assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda path: path.stem)

@@ -96,11 +96,36 @@ def launch(line, world, root, processes, nodes=1):
     return losses(root)
 
 
-def test_the_slurm_script_asks_for_the_processes_of_its_hardware_file(tmp_path):
+@pytest.fixture(scope="module")
+def script():
     (script,) = [
         block for block in re.findall(r"```bash\n(.*?)```", DOC, re.S) if "#SBATCH" in block
     ]
-    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    return script
+
+
+def test_the_slurm_script_continues_from_the_newest_checkpoint(tmp_path, script):
+    """`version_0` has none where its machine failed before the first one was written."""
+    said = 'srun() { echo "$@"; return 143; }; scontrol() { echo "$@"; }; SLURM_JOB_ID=7\n'
+
+    def turn():
+        given = {"input": said + script, "cwd": tmp_path, "text": True}
+        return subprocess.run(["bash"], capture_output=True, check=True, **given).stdout
+
+    assert "-c configs/stage/lora.yaml" in turn()
+    (tmp_path / "runs/lora/version_0").mkdir(parents=True)
+    for number, age in ((1, 20), (2, 10)):
+        last = tmp_path / f"runs/lora/version_{number}/checkpoints/last.ckpt"
+        last.parent.mkdir(parents=True)
+        last.touch()
+        os.utime(last, (0, 1000 - age))
+    assert turn() == (
+        "python -m lightning_llava fit --config runs/lora/version_2/config.yaml "
+        "--ckpt_path runs/lora/version_2/checkpoints/last.ckpt\nrequeue 7\n"
+    )
+
+
+def test_the_slurm_script_asks_for_the_processes_of_its_hardware_file(script):
     (hardware,) = re.findall(r"configs/hardware/\w+\.yaml", script)
     trainer = yaml.safe_load((ROOT / hardware).read_text(encoding="utf-8"))["trainer"]
     asked = dict(re.findall(r"#SBATCH --([\w-]+)=(\S+)", script))

@@ -3,13 +3,16 @@
 import bitsandbytes as bnb
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from transformers import get_scheduler
 
+from lightning_llava import optim
 from lightning_llava.errors import SettingError
 from lightning_llava.models import quantization
 from lightning_llava.models.activation_memory import moment_bytes
 from lightning_llava.optim import build_optimizer, build_schedule
 from lightning_llava.specs import LearningRates, LoraSpec, OptimizerSpec
+from runs import make_data, make_module, make_trainer
 from tiny import build
 
 
@@ -66,6 +69,20 @@ def test_the_moments_take_the_bytes_that_the_memory_estimate_says(elements, kind
     names = [name for name in state if name.startswith(("state", "absmax"))]
     assert sum(state[name].nbytes for name in names) == moment_bytes(parameter, "adamw_8bit")
     assert moment_bytes(parameter, "adamw") == 8 * elements
+
+
+def test_scaled_losses_leave_loss_and_gradients_true_to_size(demo_world, tmp_path, monkeypatch):
+    """As on a GPU without bf16, where torch's fused AdamW would unscale only in its step."""
+    monkeypatch.setattr(optim, "_on_gpu", lambda model: True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+    found = []
+    for settings in ({}, {"plugins": [MixedPrecision("16-mixed", "cpu", scaler)]}):
+        trainer = make_trainer(tmp_path, max_steps=1, **settings)
+        torch.manual_seed(0)
+        trainer.fit(make_module(demo_world), make_data(demo_world, pack_tokens=300))
+        metrics = trainer.callback_metrics
+        found.append([float(metrics[f"learning/{name}"]) for name in ("loss", "grad_norm")])
+    assert found[1] == pytest.approx(found[0], rel=1e-2)
 
 
 def test_8_bit_adam_without_bitsandbytes_is_refused(clip, mistral, monkeypatch):

@@ -86,6 +86,15 @@ def concatenate(batches: list[Batch]) -> Batch:
     return Batch(**joined, pixel_values=torch.cat([batch.pixel_values for batch in batches]))
 
 
+def test_the_model_is_built_on_the_cpu_whatever_the_default_device(demo_world):
+    """Lightning makes the GPU the default device: random numbers of the CPU could not be drawn."""
+    module = make_module(demo_world)
+    with torch.device("meta"):
+        module.configure_model()
+    tensors = [*module.llava.parameters(), *module.llava.buffers()]
+    assert {tensor.device.type for tensor in tensors} == {"cpu"}
+
+
 def gradients_of_the_union(world) -> dict[str, torch.Tensor]:
     """Backpropagate the mean loss over all supervised tokens of the first micro-batches at once."""
     module, data = unequal(world)

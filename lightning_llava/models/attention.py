@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 import torch
+from transformers import PreTrainedModel
 
 from lightning_llava.errors import SettingError
 from lightning_llava.models.packed_attention import BY_MASK, is_causal_kernel, torch_varlen
@@ -73,6 +74,15 @@ def obstacles(name: str, device: torch.device, dtype: torch.dtype) -> list[str]:
         "trainer.precision is not bf16-mixed or 16-mixed": dtype == torch.float32,
     }
     return [reason for reason, stands in reasons.items() if stands]
+
+
+def caps_scores(language: PreTrainedModel) -> bool:
+    """Tell whether the LLM caps its scores.
+
+    SDPA does not, and up to 5.20 transformers runs it all the same.
+    """
+    config = language.config.get_text_config()
+    return bool(getattr(config, "attn_logit_softcapping", None))
 
 
 def _preferred(device: torch.device) -> tuple[str, ...]:

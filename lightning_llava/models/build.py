@@ -27,7 +27,7 @@ def build_llava(
     lora: LoraSpec | None,
     learning_rate: LearningRates,
     base_dtype: torch.dtype = torch.float32,
-    attention: str = "sdpa",
+    attention: str | None = None,
     kernels: Kernels = "torch",
     compute_dtype: torch.dtype | None = None,
     device: torch.device = CPU,
@@ -41,7 +41,7 @@ def build_llava(
         lora: adapters, or None.
         learning_rate: which parts train; they are kept in fp32, whatever `base_dtype` says.
         base_dtype: type of frozen weights.
-        attention: implementation name as transformers knows it.
+        attention: as for `load_language_model`.
         kernels: of norms, rotations and MLPs in the LLM.
         compute_dtype: type that a quantized LLM multiplies in; None for `base_dtype`.
         device: where the model will be; only a quantized LLM is loaded there, the rest on the CPU.

@@ -33,6 +33,21 @@ def compute_type(precision: str) -> torch.dtype:
     return COMPUTE_TYPES[precision]
 
 
+def check_bf16(compute: torch.dtype, device: torch.device) -> None:
+    """Refuse bf16 on a GPU that would emulate it, many times slower (Turing, Volta).
+
+    Raises:
+        SettingError: naming the precision that the GPU has.
+    """
+    if compute != torch.bfloat16 or device.type != "cuda" or torch.version.hip:
+        return
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        raise SettingError(
+            f"trainer.precision is bf16-mixed, but {torch.cuda.get_device_name(device)} has no "
+            "bf16 and would emulate it, very slowly; set trainer.precision: 16-mixed"
+        )
+
+
 def frozen_type(compute: torch.dtype) -> torch.dtype:
     """Return the type of frozen weights, by the type that matrices are multiplied in.
 

@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lightning_llava.errors import SettingError
-from lightning_llava.models.attention import candidates, choose_attention, passed_over
+from lightning_llava.models.attention import (
+    candidates,
+    caps_scores,
+    choose_attention,
+    passed_over,
+)
 from lightning_llava.models.packed_attention import packed_arguments
 
 _LONGEST_WINDOW = 64
@@ -201,6 +206,8 @@ def _logits(
 def _try(
     language: PreTrainedModel, name: str, device: torch.device, dtype: torch.dtype
 ) -> str | None:
+    if name == "sdpa" and caps_scores(language):
+        return "SDPA does not cap scores, which this LLM does"
     try:
         language.set_attn_implementation(name)
     except (ValueError, ImportError) as error:

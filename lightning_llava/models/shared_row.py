@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from lightning_llava.models.attention import caps_scores
 from lightning_llava.models.packed_attention import BY_MASK
 from lightning_llava.models.tree import Places, prefix_places, tree_mask
 
@@ -121,9 +122,7 @@ def attention_with_masks(language: PreTrainedModel) -> Iterator[None]:
     if name in WITH_MASK:
         yield
         return
-    # SDPA cannot cap scores.
-    capped = getattr(language.config.get_text_config(), "attn_logit_softcapping", None)
-    language.set_attn_implementation("eager" if capped else "sdpa")
+    language.set_attn_implementation("eager" if caps_scores(language) else "sdpa")
     try:
         yield
     finally:

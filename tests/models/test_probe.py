@@ -4,14 +4,17 @@ import pytest
 import torch
 from packs import KERNELS, WINDOW, decoder, register
 from torch.nn.functional import scaled_dot_product_attention as sdpa
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from lightning_llava.errors import SettingError
-from lightning_llava.models import probe
+from lightning_llava.models import attention, probe
 from lightning_llava.models.activations import apply_policy
+from lightning_llava.models.language import load_language_model
 from lightning_llava.models.packed_attention import attend_by_segment, make_varlen
 from lightning_llava.models.probe import probe_isolation, settle_attention
-from lightning_llava.specs import LoraSpec
-from tiny import build
+from lightning_llava.specs import LanguageSpec, LoraSpec
+from runs import make_module
+from tiny import TEXT, VOCABULARY, build
 
 CPU = torch.device("cpu")
 
@@ -110,6 +113,28 @@ def lines(monkeypatch):
     lines = []
     monkeypatch.setattr(probe, "rank_zero_info", lines.append)
     return lines
+
+
+def test_capped_scores_are_never_left_to_sdpa(tmp_path):
+    """transformers up to 5.20 runs Gemma 2 with SDPA, which leaves the cap out."""
+    config = Gemma2Config(**TEXT, intermediate_size=96, vocab_size=VOCABULARY, head_dim=12)
+    assert config.attn_logit_softcapping
+    Gemma2ForCausalLM(config).save_pretrained(tmp_path)
+    language = load_language_model(LanguageSpec(name=str(tmp_path)), torch.float32)
+    assert language.config._attn_implementation == "eager"
+    with pytest.raises(SettingError, match="sdpa: SDPA does not cap scores"):
+        settle_attention(language, "sdpa", CPU, torch.float32)
+    assert settle_attention(language.train(), "auto", CPU, torch.float32) == "eager"
+
+
+def test_a_kernel_that_cannot_be_imported_has_a_successor(demo_world, monkeypatch, lines):
+    """As where flash-attn is installed, but was built for another torch."""
+    monkeypatch.setattr(attention, "_preferred", lambda device: ("flash_attention_2", "sdpa"))
+    monkeypatch.setattr(attention, "obstacles", lambda name, device, dtype: [])
+    module = make_module(demo_world)
+    module.configure_model()
+    assert settle_attention(module.llava.language, "auto", CPU, torch.bfloat16) == "sdpa"
+    assert "attention is sdpa (flash_attention_2: transformers refuses it" in lines[-1]
 
 
 @pytest.mark.parametrize("broken", BROKEN)
