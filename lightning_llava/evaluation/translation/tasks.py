@@ -1,0 +1,202 @@
+"""What the commands of `tools/translate.py` do."""
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rich.console import Console
+
+from lightning_llava.errors import SettingError
+from lightning_llava.evaluation.json_lines import write_atomically
+from lightning_llava.evaluation.ledger import LedgerRow, read_ledger, write_ledger
+from lightning_llava.evaluation.translation.answers import (
+    AnswerChain,
+    is_translated,
+    trace,
+    with_english,
+)
+from lightning_llava.evaluation.translation.ceiling import ceiling, question_ceiling
+from lightning_llava.evaluation.translation.directions import Directions, progress_bar
+from lightning_llava.evaluation.translation.lexicon import (
+    build_lexicon,
+    read_lexicon,
+    write_lexicon,
+)
+from lightning_llava.evaluation.translation.question_file import QuestionFile, question_files
+from lightning_llava.evaluation.translation.questions import (
+    Rendered,
+    Reviewed,
+    describe_failures,
+    render,
+)
+from lightning_llava.evaluation.translation.report import (
+    Answered,
+    report,
+    route_table,
+    score_table,
+)
+from lightning_llava.evaluation.translation.scoring import IN_ENGLISH
+from lightning_llava.evaluation.translation.snap import read_vocabulary
+from lightning_llava.evaluation.translation.translator import read_table
+
+FAILED = "failed.tsv"
+Numbers = dict[str, Any]
+
+
+def put_questions_into_russian(options: Namespace) -> int:
+    """Translate files of questions, or none of them where a translation fails its checks."""
+    files = [file for path in options.files for file in question_files(path)]
+    texts = list(dict.fromkeys(text for file in files for text in file.texts()))
+    with progress_bar() as bar:
+        to_russian = Directions(options, bar).to_russian
+        russian = dict(zip(texts, render(texts, to_russian, _reviewed(options)), strict=True))
+    failed = {text: found for text, found in russian.items() if found.problem}
+    if failed and not options.keep_failed:
+        _refuse_failed(failed, options)
+    for file in files:
+        _write(file, russian, options)
+    reviewed = sum(found.is_reviewed for found in russian.values())
+    _say(
+        f"{sum(len(file.records) for file in files):,} questions, {len(texts):,} different: "
+        f"{reviewed:,} reviewed, {len(texts) - reviewed:,} translated, {len(failed):,} of these "
+        "failed the checks"
+    )
+    return 0
+
+
+def _write(file: QuestionFile, russian: Mapping[str, Rendered], options: Namespace) -> None:
+    path = options.output / file.path.name
+    if path.exists() and file.path.exists() and path.samefile(file.path):
+        raise SettingError(f"--output: would write over {file.path}; name another folder")
+    file.translate(russian)
+    file.write(path)
+
+
+def _refuse_failed(failed: Mapping[str, Rendered], options: Namespace) -> None:
+    lines = [f"# {found.problem}\n{text}\t{found.text}\n" for text, found in failed.items()]
+    write_atomically(options.output / FAILED, "".join(lines))
+    raise SettingError(
+        f"{describe_failures(failed)}; all are in {options.output / FAILED}, for --reviewed once "
+        "they are mended; or add --keep-failed"
+    )
+
+
+def bring_answers_back(options: Namespace) -> int:
+    """Write a ledger with English answers, and print what they score."""
+    ledger = read_ledger(options.ledger)
+    rows = [row for row in ledger if is_translated(row)]
+    if not rows:
+        raise SettingError(
+            f"{options.ledger}: no row was asked in Russian and is scored in English; expected a "
+            f"ledger of {', '.join(IN_ENGLISH)} with language ru"
+        )
+    vocabulary = read_vocabulary(options.vocabulary) if options.vocabulary else None
+    with progress_bar() as bar:
+        directions = Directions(options, bar)
+        chain = _chain(options, rows, directions)
+        brought = trace(rows, chain)
+        english = list(map(with_english, rows, brought))
+        scored = [place for place, row in enumerate(rows) if row.label is not None]
+        answered = Answered([english[i] for i in scored], [brought[i] for i in scored])
+        top, questions = None, {}
+        if scored and not options.without_ceiling:
+            top = ceiling(answered.rows, directions.to_russian, chain)
+            questions = _questions(answered.rows, directions)
+    rest = iter(english)
+    write_ledger(options.output, [next(rest) if is_translated(row) else row for row in ledger])
+    _print(report(answered, top, vocabulary), questions, options)
+    return 0
+
+
+def measure_ceiling(options: Namespace) -> int:
+    """Print what right answers score after the way there and back."""
+    rows = [row for row in read_ledger(options.ledger) if row.kind in IN_ENGLISH and row.label]
+    if not rows:
+        raise SettingError(
+            f"{options.ledger}: no row of {', '.join(IN_ENGLISH)} with a label; nothing to measure"
+        )
+    with progress_bar() as bar:
+        directions = Directions(options, bar)
+        rows = _asked_in_russian(rows, directions, _reviewed(options))
+        top = ceiling(rows, directions.to_russian, _chain(options, rows, directions))
+        questions = _questions(rows, directions)
+    _print(report(Answered(top.rows, top.brought), top), questions, options)
+    return 0
+
+
+def count_lexicon(options: Namespace) -> int:
+    """Write a lexicon."""
+    lexicon = build_lexicon(options.english, options.russian)
+    write_lexicon(lexicon, options.output)
+    used = sum(lexicon.find(russian) is not None for russian in lexicon.counts)
+    _say(
+        f"{len(lexicon.counts):,} different Russian answers, {used:,} with an English one that "
+        f"stands out: {options.output}"
+    )
+    return 0
+
+
+def _reviewed(options: Namespace) -> Reviewed:
+    return Reviewed(read_table(options.reviewed, "--reviewed") if options.reviewed else None)
+
+
+def _chain(options: Namespace, rows: Sequence[LedgerRow], directions: Directions) -> AnswerChain:
+    lexicon = read_lexicon(options.lexicon) if options.lexicon else None
+    if lexicon:
+        lexicon.check_unseen(rows)
+    return AnswerChain(directions.to_english, lexicon)
+
+
+def _asked_in_russian(
+    rows: Sequence[LedgerRow], directions: Directions, reviewed: Reviewed
+) -> list[LedgerRow]:
+    """Ask in Russian what was asked in English; without a usable translation, ask nothing."""
+    texts = list(dict.fromkeys(row.question for row in rows if row.language == "en"))
+    rendered = render(texts, directions.to_russian, reviewed)
+    russian = {
+        text: "" if found.problem else found.text
+        for text, found in zip(texts, rendered, strict=True)
+    }
+    return [
+        replace(row, question=russian[row.question], source=row.question, language="ru")
+        if row.language == "en"
+        else row
+        for row in rows
+    ]
+
+
+def _questions(rows: Sequence[LedgerRow], directions: Directions) -> Numbers:
+    """Send the questions that were translated there and back; none of those that people wrote."""
+    sources = [row.source for row in rows if row.source is not None]
+    if not sources:
+        return {}
+    return question_ceiling(sources, directions.to_russian, directions.to_english)
+
+
+def _print(splits: Numbers, questions: Numbers, options: Namespace) -> None:
+    content = {"splits": splits, "questions": questions}
+    text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+    if options.report:
+        write_atomically(options.report, text)
+    if options.json:
+        sys.stdout.write(text)
+        return
+    console = Console()
+    console.print(score_table(splits))
+    console.print(route_table(splits))
+    console.print(route_table(splits, "ceiling_routes"))
+    for name, numbers in splits.items():
+        for problem, count in numbers["problems"].items():
+            _say(f"{name}: {problem}: {count:,} rows")
+    if questions:
+        _say(
+            f"{questions['total']:,} questions into Russian and back: "
+            f"{100 * questions['accuracy']:.2f} % the same, WER {100 * questions['wer']:.2f} %"
+        )
+
+
+def _say(line: str) -> None:
+    Console().print(line, markup=False, highlight=False, soft_wrap=True)
