@@ -15,11 +15,11 @@ from lightning_llava.evaluation.translation.scoring import IN_ENGLISH, judged
 
 Route = Literal["map", "lexicon", "mt", "kept", "none"]
 ROUTES: dict[Route, str] = {
-    "map": "yes, no, numbers, colours, left and right, by tables",
-    "lexicon": "known from training answers in both languages",
-    "mt": "translated, behind its question where that works",
-    "kept": "was answered in English",
-    "none": "nothing usable: wrong",
+    "map": "by tables",
+    "lexicon": "by training answers",
+    "mt": "translated",
+    "kept": "answered in English",
+    "none": "lost, so wrong",
 }
 
 

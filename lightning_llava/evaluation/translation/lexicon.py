@@ -13,6 +13,7 @@ from lightning_llava.evaluation.json_lines import write_atomically
 from lightning_llava.evaluation.ledger import LedgerRow
 from lightning_llava.evaluation.rescoring.files import read_json
 from lightning_llava.evaluation.russian import has_lemmas, lemma_sets, normalise
+from lightning_llava.evaluation.scorers.language import SCRIPTS, script_share
 from lightning_llava.evaluation.translation.question_file import read_question_file
 
 LEAST_COUNT = 2
@@ -119,12 +120,14 @@ def build_lexicon(english: Path, russian: Path) -> Lexicon:
             continue
         source, original = answers[question_id]
         questions |= {fingerprint(question_id, source), fingerprint(question_id, text)}
-        if key := normalise(answer):
-            counts[key][original.strip()] += 1
+        # Numbers need no lexicon, and English answers must not become Russian ones.
+        if script_share(answer, SCRIPTS["ru"]) > 0.5:
+            counts[normalise(answer)][original.strip()] += 1
     if not counts:
+        reason = "has Russian answers" if questions else f"is in {english}"
         raise SettingError(
-            f"--russian: none of the question ids of {russian} is in {english}; give the same "
-            "training split in both languages"
+            f"--russian: none of the question ids of {russian} {reason}; give the same training "
+            "split in both languages"
         )
     return Lexicon(dict(counts), questions)
 

@@ -9,12 +9,15 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from lightning_llava.evaluation.benchmarks import RESERVED_SPLIT
 from lightning_llava.evaluation.ledger import LedgerRow
 from lightning_llava.evaluation.scorers.language import language_compute, language_update
 from lightning_llava.evaluation.translation.answers import ROUTES, Brought
 from lightning_llava.evaluation.translation.ceiling import Ceiling
 from lightning_llava.evaluation.translation.scoring import headline, row_score
 from lightning_llava.evaluation.translation.snap import Vocabulary
+
+_COLUMNS = {"score": "score", "ceiling": "MT ceiling", "gold": "gold", "snapped": "snapped"}
 
 Split = tuple[str, str]
 """Benchmark and split."""
@@ -50,39 +53,66 @@ def report(
 
     Returns:
         `BENCHMARK/SPLIT` → `kind`, `metric`, `total`, `score`; `routes`: route → `rows`, `share`
-        and `score` (the mean over rows: of POPE the accuracy); `language`: see
-        `language_compute`; `problems`: what went wrong on the way → rows. With a ceiling,
-        `ceiling`, `gold` (the right answers, not translated) and `ceiling_routes`; with a
-        vocabulary, `snapped`.
+        and `score` (the mean over rows: of POPE the accuracy); `problems`: what went wrong on the
+        way → rows; `language`: see `language_compute`. With a ceiling, `ceiling`,
+        `ceiling_routes`, `ceiling_problems` and `gold`, what the right answers score untranslated;
+        with a vocabulary, `snapped`. Of several splits, `BENCHMARK/mean` has the plain means.
     """
-    result = {split: _describe(part) for split, part in answered.by_split().items()}
-    if ceiling:
-        gold = Answered(ceiling.gold, ceiling.brought).by_split()
-        for split, part in Answered(ceiling.rows, ceiling.brought).by_split().items():
-            result[split] |= {
-                "ceiling": headline(part.rows),
-                "gold": headline(gold[split].rows),
-                "ceiling_routes": _routes(part),
-            }
-    if vocabulary:
-        for split, part in answered.by_split().items():
+    result: dict[Split, dict[str, Any]] = {}
+    for split, part in answered.by_split().items():
+        kind = part.rows[0].kind
+        result[split] = {
+            "kind": kind,
+            "metric": "F1" if kind == "pope" else "accuracy",
+            "total": len(part.rows),
+            **_score(part),
+            "language": _fidelity([row.raw_answer for row in part.rows]),
+        }
+        if vocabulary:
             snapped = [
                 replace(row, english=vocabulary.snap(row.english or "")) for row in part.rows
             ]
             result[split]["snapped"] = headline(snapped)
-    return {"/".join(split): numbers for split, numbers in result.items()}
+    for split, numbers in ceiling_report(ceiling).items() if ceiling else ():
+        result[split] |= numbers
+    return _named(result)
 
 
-def _describe(part: Answered) -> dict[str, Any]:
-    rows = part.rows
+def ceiling_report(ceiling: Ceiling) -> dict[Split, dict[str, Any]]:
+    """Count and score the round trip of the right answers alone."""
+    gold = Answered(ceiling.gold, ceiling.brought).by_split()
+    return {
+        split: {
+            "ceiling": (numbers := _score(part))["score"],
+            "ceiling_routes": numbers["routes"],
+            "ceiling_problems": numbers["problems"],
+            "gold": headline(gold[split].rows),
+        }
+        for split, part in Answered(ceiling.rows, ceiling.brought).by_split().items()
+    }
+
+
+def _named(splits: dict[Split, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    named = {"/".join(split): numbers for split, numbers in splits.items()}
+    for benchmark in dict.fromkeys(benchmark for benchmark, _ in splits):
+        parts = [numbers for split, numbers in splits.items() if split[0] == benchmark]
+        if len(parts) > 1:
+            means = {
+                key: sum(numbers[key] for numbers in parts) / len(parts)
+                for key in ("score", "ceiling", "gold", "snapped")
+                if key in parts[0]
+            }
+            total = sum(numbers["total"] for numbers in parts)
+            metric = parts[0]["metric"]
+            named[f"{benchmark}/{RESERVED_SPLIT}"] = {"metric": metric, "total": total, **means}
+    return named
+
+
+def _score(part: Answered) -> dict[str, Any]:
     problems = Counter(problem for brought in part.brought for problem in brought.problems)
     return {
-        "kind": rows[0].kind,
-        "metric": "F1" if rows[0].kind == "pope" else "accuracy",
-        "total": len(rows),
-        "score": headline(rows),
+        "score": headline(part.rows),
         "routes": _routes(part),
-        "language": _fidelity([row.raw_answer for row in rows]),
         "problems": dict(problems.most_common()),
     }
 
@@ -111,40 +141,37 @@ def _routes(part: Answered) -> dict[str, dict[str, float]]:
 def score_table(splits: Mapping[str, Mapping[str, Any]]) -> Table:
     """Show the scores beside their ceilings, a line per split."""
     columns = {
-        "score": "score",
-        "ceiling": "MT ceiling",
-        "gold": "gold",
-        "snapped": "snapped",
+        key: title for key, title in _COLUMNS.items() if any(key in n for n in splits.values())
     }
     table = Table(title="Scores in %", box=box.SIMPLE_HEAD, padding=0)
     table.add_column("", no_wrap=True)
     for name in ("metric", "rows", *columns.values(), "in Russian"):
         table.add_column(name, justify="right")
     for name, numbers in splits.items():
-        table.add_row(
-            name,
-            numbers["metric"],
-            f"{numbers['total']:,}",
-            *(_percent(numbers.get(column)) for column in columns),
-            _percent(numbers["language"]["fidelity"]),
-        )
+        cells = [_percent(numbers.get(key)) for key in columns]
+        in_russian = _percent(numbers.get("language", {}).get("fidelity"))
+        table.add_row(name, numbers["metric"], f"{numbers['total']:,}", *cells, in_russian)
     return table
 
 
-def route_table(splits: Mapping[str, Mapping[str, Any]], key: str = "routes") -> Table:
-    """Show how answers came into English, and what they are worth by that."""
-    what = "Answers" if key == "routes" else "Right answers, there and back,"
-    table = Table(title=f"{what} by route", box=box.SIMPLE_HEAD, padding=0)
+def route_table(splits: Mapping[str, Mapping[str, Any]], key: str, title: str) -> Table:
+    """Show how answers came into English, and what they are worth by that.
+
+    Args:
+        splits: of `report`.
+        key: `routes` or `ceiling_routes`.
+        title: what answers they are.
+    """
+    caption = "; ".join(f"{route}: {how}" for route, how in ROUTES.items())
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, caption=caption)
     for name in ("", "route"):
         table.add_column(name, no_wrap=True)
-    for name in ("rows", "share", "score"):
+    for name in ("rows", "share in %", "score in %"):
         table.add_column(name, justify="right")
-    table.add_column("how")
     for name, numbers in splits.items():
-        for route, how in ROUTES.items():
-            if found := numbers.get(key, {}).get(route):
-                cells = (f"{found['rows']:,}", _percent(found["share"]), _percent(found["score"]))
-                table.add_row(name, route, *cells, how)
+        for route, found in numbers.get(key, {}).items():
+            cells = (f"{found['rows']:,}", _percent(found["share"]), _percent(found["score"]))
+            table.add_row(name, route, *cells)
     return table
 
 

@@ -43,6 +43,8 @@ from lightning_llava.evaluation.translation.snap import read_vocabulary
 from lightning_llava.evaluation.translation.translator import read_table
 
 FAILED = "failed.tsv"
+_OF_ANSWERS = ("score", "routes", "problems", "language")
+"""What a report says about a model's answers, which the ceiling alone has none of."""
 Numbers = dict[str, Any]
 
 
@@ -123,7 +125,11 @@ def measure_ceiling(options: Namespace) -> int:
         rows = _asked_in_russian(rows, directions, _reviewed(options))
         top = ceiling(rows, directions.to_russian, _chain(options, rows, directions))
         questions = _questions(rows, directions)
-    _print(report(Answered(top.rows, top.brought), top), questions, options)
+    splits = {
+        name: {key: value for key, value in numbers.items() if key not in _OF_ANSWERS}
+        for name, numbers in report(Answered(top.rows, top.brought), top).items()
+    }
+    _print(splits, questions, options)
     return 0
 
 
@@ -186,11 +192,16 @@ def _print(splits: Numbers, questions: Numbers, options: Namespace) -> None:
         return
     console = Console()
     console.print(score_table(splits))
-    console.print(route_table(splits))
-    console.print(route_table(splits, "ceiling_routes"))
-    for name, numbers in splits.items():
-        for problem, count in numbers["problems"].items():
-            _say(f"{name}: {problem}: {count:,} rows")
+    for key, title in (
+        ("routes", "Answers by route"),
+        ("ceiling_routes", "Right answers, there and back, by route"),
+    ):
+        if any(key in numbers for numbers in splits.values()):
+            console.print(route_table(splits, key, title))
+    for key in ("problems", "ceiling_problems"):
+        for name, numbers in splits.items():
+            for problem, count in numbers.get(key, {}).items():
+                _say(f"{name}, {key.replace('_', ' ')}: {problem}: {count:,} rows")
     if questions:
         _say(
             f"{questions['total']:,} questions into Russian and back: "

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -38,6 +39,19 @@ def test_an_oracle_gives_the_english_score(cached, rows):
     back = bring_back(russian, chain)
     assert [row.english for row in back] == said
     assert headline(back) == english == 0.6
+
+
+def test_an_oracle_gives_llavas_own_score_on_gqa(cached, row, shared_data):
+    (path,) = shared_data("llava-1.5-13b/gqa_train_48.jsonl")
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    oracle = OracleTranslator()
+    russian = oracle.translate([record["prediction"] for record in records], "en", "ru")
+    rows = [
+        row(question_id=record["question_id"], label=record["answer"], raw_answer=answer)
+        for record, answer in zip(records, russian, strict=True)
+    ]
+    _, chain = directions(cached, oracle)
+    assert sum(each.correct is True for each in bring_back(rows, chain)) == 951
 
 
 def test_an_oracles_ceiling_is_the_score_of_the_right_answers(cached, rows):

@@ -78,6 +78,9 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
     russian.write_text('{"id": "a7", "question": "?", "answer": "миска"}\n', encoding="utf-8")
     with pytest.raises(SettingError, match=r"none of the question ids of .*ru\.jsonl"):
         build_lexicon(english, russian)
+    russian.write_text('{"id": "0", "question": "?", "answer": "bowl"}\n', encoding="utf-8")
+    with pytest.raises(SettingError, match=r"none of the question ids .* has Russian answers"):
+        build_lexicon(english, russian)
     russian.write_text('{"id": "0", "question": "?"}\n', encoding="utf-8")
     with pytest.raises(SettingError, match=r"ru\.jsonl, question 0: no text under answer"):
         build_lexicon(english, russian)
