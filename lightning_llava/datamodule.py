@@ -28,6 +28,7 @@ from lightning_llava.data.training import (
     report_left_out,
 )
 from lightning_llava.data.workers import outlive_signals
+from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.answering import group_identical, share
 from lightning_llava.evaluation.benchmarks import (
     Question,
@@ -268,6 +269,11 @@ class ShardDataModule(LightningDataModule):
         groups, world = group_identical(self.asked), trainer.world_size
         # Where the weights are split, no rank can answer alone: as many prompts for each.
         in_step = isinstance(trainer.strategy, ModelParallelStrategy)
+        if in_step and any(question.follow_up for question in self.asked):
+            raise SettingError(
+                "data.benchmarks: MT-Bench's second turns depend on the first, and the processes "
+                "of trainer.strategy: fsdp2 would wait for one another; answer it on one device"
+            )
         mine = share(groups, trainer.global_rank, world, at_once, in_step)
         parts = (self.chat, self.transform, self.geometry)
         length = math.ceil(len(groups) / world) if in_step else None

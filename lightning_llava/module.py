@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_llava.batch import Batch
 from lightning_llava.evaluation.answering import make_rows
 from lightning_llava.evaluation.ledger import LedgerRow
-from lightning_llava.evaluation.loader import QuestionBatch
+from lightning_llava.evaluation.loader import QuestionBatch, follow_ups
 from lightning_llava.evaluation.report import benchmark_scalars, score_rows
 from lightning_llava.layout import check_batch_complete, check_steps_left, rescale_progress
 from lightning_llava.models.activations import Checkpointing
@@ -305,11 +305,14 @@ class LlavaModule(LightningModule):
             self.encoder.stop_ids,
             batch.at_once,
         )
-        return [
+        texts = [self.encoder.decode(ids) for ids in answers]
+        rows = [
             row
-            for questions, text, ids in zip(batch.questions, batch.texts, answers, strict=True)
-            for row in make_rows(questions, text, self.encoder.decode(ids))
+            for questions, prompt, text in zip(batch.questions, batch.texts, texts, strict=True)
+            for row in make_rows(questions, prompt, text)
         ]
+        after = follow_ups(batch, texts, self.encoder)
+        return rows if after is None else rows + self._answer(after)
 
     def _gathered_rows(self) -> list[LedgerRow]:
         if self.trainer.world_size == 1:

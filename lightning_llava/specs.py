@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Quantization = Literal["nf4", "int8"]
+BenchmarkKind = Literal["pope", "vqav2", "gqa", "gqa_ru", "textvqa", "ocr", "regions", "mt_bench"]
 OptimizerName = Literal["adamw", "adamw_8bit"]
 
 
@@ -126,10 +127,24 @@ class SourceSpec:
 class BenchmarkSpec:
     """One benchmark, from its published files."""
 
-    kind: Literal["pope"] = "pope"
-    """Format and scorer."""
+    kind: BenchmarkKind = "pope"
+    """Format and scorer (docs/evaluation.md). `gqa` reads xGQA's files, too: with `language: ru`
+    questions are Russian and answers English; in `gqa_ru` both are Russian."""
     files: dict[str, str] = field(default_factory=dict)
     """Question file per split, e.g. {random: coco_pope_random.json}."""
+    annotations: dict[str, str] = field(default_factory=dict)
+    """VQAv2: file of the right answers per split. A split without one is answered, not scored, and
+    the server's result file is written."""
+    submission: dict[str, str] = field(default_factory=dict)
+    """VQAv2: per split without annotations, the question file whose every id the server's result
+    file must hold, if there are more than are asked (test-dev: those of test). What was not asked
+    gets an empty answer."""
+    ocr_tokens: dict[str, str] = field(default_factory=dict)
+    """TextVQA: Rosetta's OCR file per split, whose words then stand behind the question, as in
+    LLaVA-1.5's paper."""
+    coordinates: Literal["padded", "image"] = "padded"
+    """Regions: what the boxes in answers are fractions of, as the model was trained: the picture
+    padded to a square, or itself."""
     images: str = ""
     """Folder of the images that the question files name."""
     language: Literal["en", "ru"] = "en"

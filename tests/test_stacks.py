@@ -1,5 +1,6 @@
 """Every stack of configs that the README names: what it sets in effect, and that it trains."""
 
+import re
 from itertools import permutations
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import torch
 import yaml
 
 from lightning_llava.data.converters.kinds import KINDS
+from lightning_llava.errors import SettingError
+from lightning_llava.evaluation.benchmarks import load_benchmark
+from lightning_llava.specs import BenchmarkSpec
 from parsing import stack
 from runs import command_line
 
@@ -181,3 +185,18 @@ def test_a_mixture_names_what_converters_write_and_trains(demo_world, tmp_path, 
     assert {name: found["weight"] for name, found in planned.items()} == {
         name: spec.get("weight", 1.0) for name, spec in sources.items()
     }
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "eval").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_benchmark_file_is_understood_up_to_its_data(path, tmp_path, monkeypatch):
+    benchmarks = stack(path)["data"]["benchmarks"]
+    named = yaml.safe_load(path.read_text())["data"]["benchmarks"]
+    assert {name: spec["kind"] for name, spec in benchmarks.items()} == {
+        name: spec["kind"] for name, spec in named.items()
+    }
+    monkeypatch.chdir(tmp_path)
+    for name, spec in benchmarks.items():
+        first = next(iter(spec["files"].values()))
+        with pytest.raises(SettingError, match=re.escape(first)) as refused:
+            load_benchmark(name, BenchmarkSpec(**spec))
+        assert re.search("does not exist|No such file", str(refused.value))

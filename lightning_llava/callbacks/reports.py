@@ -10,7 +10,8 @@ from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
-from lightning_llava.evaluation.benchmarks import Question
+from lightning_llava.evaluation.benchmarks import Question, with_follow_ups
+from lightning_llava.evaluation.benchmarks.submission import write_submissions
 from lightning_llava.evaluation.ledger import LedgerRow, write_ledger
 from lightning_llava.evaluation.report import rich_table, score_rows, write_report
 from lightning_llava.models.build import named_parts
@@ -48,10 +49,13 @@ class Reports(Callback):
             self._print_scores(trainer, rows)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write and print the report of the full benchmarks."""
+        """Write and print the report of the full benchmarks, and what judges elsewhere score."""
         if trainer.is_global_zero:
             self._write(trainer, _rows(pl_module))
             self._print_scores(trainer, _rows(pl_module))
+            benchmarks = getattr(getattr(trainer, "datamodule", None), "benchmarks", {})
+            for path in write_submissions(self.folder, _rows(pl_module), benchmarks):
+                self.console.print(f"for the judge: {path}", soft_wrap=True)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the ledger of the answers."""
@@ -122,7 +126,8 @@ def expected_questions(trainer: Trainer) -> Sequence[Question] | None:
     limits = (trainer.limit_val_batches, trainer.limit_test_batches)
     whole = all(isinstance(limit, float) and limit == 1.0 for limit in limits)
     datamodule = getattr(trainer, "datamodule", None)
-    return getattr(datamodule, "asked", None) if whole else None
+    asked = getattr(datamodule, "asked", None) if whole else None
+    return None if asked is None else with_follow_ups(asked)
 
 
 def run_folder(trainer: Trainer) -> Path:

@@ -1,16 +1,16 @@
 """Questions to ledger rows: each distinct one is asked once, those about one image together."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import groupby
 
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.benchmarks import Question
 from lightning_llava.evaluation.ledger import LedgerRow
-from lightning_llava.evaluation.scorers.pope import parse_answer
+from lightning_llava.evaluation.row_scores import judged
 
 
 def group_identical(questions: Sequence[Question]) -> list[list[Question]]:
-    """Put questions with the same image, text and language together.
+    """Put questions with the same image and prompt together.
 
     Their prompts are the same, so one greedy answer serves them all: POPE asks 5,127 distinct
     questions in 9,000 rows.
@@ -18,10 +18,10 @@ def group_identical(questions: Sequence[Question]) -> list[list[Question]]:
     Returns:
         One list per distinct question, those about one image next to each other.
     """
-    by_image: dict[object, dict[tuple[str, str], list[Question]]] = {}
+    by_image: dict[object, dict[Hashable, list[Question]]] = {}
     for question in questions:
         same_image = by_image.setdefault(question.image, {})
-        same_image.setdefault((question.text, question.language), []).append(question)
+        same_image.setdefault(question.prompt_key(), []).append(question)
     return [group for same_image in by_image.values() for group in same_image.values()]
 
 
@@ -72,11 +72,10 @@ def share(
 
 def make_rows(questions: Iterable[Question], prompt: str, raw_answer: str) -> list[LedgerRow]:
     """Write a row for each of the identical questions, parsed and judged where it has a label."""
-    return [_make_row(question, prompt, raw_answer) for question in questions]
+    return [judged(_make_row(question, prompt, raw_answer)) for question in questions]
 
 
 def _make_row(question: Question, prompt: str, raw_answer: str) -> LedgerRow:
-    parsed = None if question.label is None else parse_answer(raw_answer, question.language)
     return LedgerRow(
         benchmark=question.benchmark,
         split=question.split,
@@ -87,8 +86,8 @@ def _make_row(question: Question, prompt: str, raw_answer: str) -> LedgerRow:
         prompt=prompt,
         raw_answer=raw_answer,
         label=question.label,
-        parsed=parsed,
-        correct=None if question.label is None else parsed == question.label,
+        parsed=None,
+        correct=None,
         kind=question.kind,
         answers=list(question.answers),
         types=dict(question.types),

@@ -51,7 +51,8 @@ class QuestionDataset(Dataset[QuestionBatch]):
         encoder: the LLM's template.
         transform: image bytes to pixels.
         geometry: features per image.
-        short_answer: append the template's short-answer prompt in the question's language.
+        short_answer: append the template's short-answer prompt in the question's language, where
+            the kind of benchmark has one.
         at_once: most questions in a pass.
         length: batches in all; those beyond the groups ask again and serve no question. None: as
             many as groups.
@@ -97,8 +98,47 @@ class QuestionDataset(Dataset[QuestionBatch]):
             ) from error
 
     def _prompt(self, question: Question, pixels: list[Tensor]) -> tuple[Row, str]:
-        suffix = self.encoder.template.short_answer[question.language] if self.short_answer else ""
-        images = f"{IMAGE_PLACEHOLDER}\n" * len(pixels)
-        turns = [Turn("user", images + question.text + suffix)]
+        turns = question_turns(question, self.encoder, self.short_answer)
         ids, text = self.encoder.prompt(turns, len(pixels))
         return Row(question.question_id, ids, np.full_like(ids, IGNORE_INDEX), pixels), text
+
+
+def question_turns(
+    question: Question, encoder: ConversationEncoder, short_answer: bool
+) -> list[Turn]:
+    """Write a question as LLaVA does: the image in front, the short-answer prompt behind.
+
+    Args:
+        question: what was said before it in the same conversation stands before it.
+        encoder: has the prompts.
+        short_answer: append one, where the kind of benchmark takes it.
+    """
+    image = "" if question.image is None else f"{IMAGE_PLACEHOLDER}\n"
+    asked = question.asked(encoder.template.short_answer if short_answer else None)
+    first, *others = [*question.history, asked]
+    texts = [image + first, *others]
+    return [Turn("assistant" if place % 2 else "user", text) for place, text in enumerate(texts)]
+
+
+def follow_ups(
+    batch: QuestionBatch, answers: Sequence[str], encoder: ConversationEncoder
+) -> QuestionBatch | None:
+    """Make a batch of what is asked after these answers; only text-only questions have more turns.
+
+    Args:
+        batch: what was asked.
+        answers: to its prompts.
+        encoder: the LLM's template.
+    """
+    asked = [
+        after
+        for questions, answer in zip(batch.questions, answers, strict=True)
+        for question in questions
+        if (after := question.next_question(answer))
+    ]
+    if not asked:
+        return None
+    turns = [question_turns(question, encoder, short_answer=False) for question in asked]
+    written = [encoder.prompt(each, 0) for each in turns]
+    ids, texts = [prompt.tolist() for prompt, _ in written], [text for _, text in written]
+    return replace(batch, prompts=ids, questions=[[question] for question in asked], texts=texts)

@@ -6,50 +6,32 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.table import Table
+from rich.console import Group
 
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.benchmarks import RESERVED_SPLIT, Question
 from lightning_llava.evaluation.json_lines import write_atomically
+from lightning_llava.evaluation.kinds import HEADLINE
 from lightning_llava.evaluation.ledger import LedgerRow
-from lightning_llava.evaluation.scorers.pope import dialect_for, pope_compute, pope_update
+from lightning_llava.evaluation.score_tables import markdown_tables, rich_tables
+from lightning_llava.evaluation.split_scores import score_split
 
 Scores = dict[str, dict[str, dict[str, float]]]
 """Benchmark → split (and `mean`) → numbers."""
-
-_MEANS = ("accuracy", "f1", "chance_accuracy", "chance_f1")
-_PERCENTAGES = {
-    "accuracy": "accuracy",
-    "chance_accuracy": "chance",
-    "f1": "F1",
-    "chance_f1": "always yes",
-    "precision": "precision",
-    "recall": "recall",
-    "yes_ratio": "yes ratio",
-    "unknown_rate": "unknown",
-}
-_REPORT_ONLY = ("precision", "recall")
-_LEGEND = (
-    "Percentages. `chance` is the accuracy of always giving the commoner label, `always yes` the "
-    "F1 of always saying yes; `yes ratio` is the share of answers, `unknown` the share in which "
-    "neither yes nor no, or both, are said. English answers are read by POPE's published rule, by "
-    "which all that is not no counts as yes; in other languages an unknown answer is wrong."
-)
+_MEANS = ("accuracy", "f1", "chance_accuracy", "chance_f1", "mean_iou", "cer", "wer")
 
 
 def score_rows(rows: Sequence[LedgerRow], expected: Iterable[Question] | None = None) -> Scores:
     """Score a ledger from its raw answers.
 
     Args:
-        rows: of any number of benchmarks and splits, every one with a label.
+        rows: of any number of benchmarks, kinds and splits.
         expected: the questions that were to be answered; None takes the rows as they are.
 
     Returns:
-        Per benchmark and split the numbers of `pope_compute`, with `chance_accuracy` (always the
-        commoner label) and `chance_f1` (always yes), both computed from the labels; under `mean`
-        the plain means of accuracy and F1 over the splits, POPE's headline, and of their chance
-        levels.
+        Per benchmark and split what `score_split` gives; under `mean`, for POPE and wherever there
+        are several splits with labels, the plain means of their fractions: POPE's headline is the
+        mean F1.
 
     Raises:
         SettingError: no rows, duplicate rows, rows without label, several languages in one split,
@@ -61,9 +43,9 @@ def score_rows(rows: Sequence[LedgerRow], expected: Iterable[Question] | None = 
         groups[row.benchmark][row.split].append(row)
     scores: Scores = {}
     for benchmark, splits in groups.items():
-        numbers = {split: _score_split(split_rows) for split, split_rows in splits.items()}
-        mean = {key: sum(split[key] for split in numbers.values()) / len(numbers) for key in _MEANS}
-        scores[benchmark] = {**numbers, RESERVED_SPLIT: mean}
+        numbers = {split: score_split(split_rows) for split, split_rows in splits.items()}
+        is_pope = any(row.kind == "pope" for split in splits.values() for row in split)
+        scores[benchmark] = numbers | _mean(numbers, is_pope)
     return scores
 
 
@@ -94,71 +76,35 @@ def write_report(
         expected: as in `score_rows`.
 
     Returns:
-        The path of `report.json`: `scores`, `counts` (rows per benchmark and split) and `meta`.
+        The path of `report.json`: `scores`, `headline` (which number stands for a benchmark),
+        `counts` (rows per benchmark and split) and `meta`.
     """
     scores = score_rows(rows, expected)
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
         counts[row.benchmark][row.split] += 1
-    content = {"scores": scores, "counts": counts, "meta": dict(meta)}
+    kinds = {row.benchmark: row.kind for row in rows}
+    headline = {name: HEADLINE[kind] for name, kind in kinds.items() if kind in HEADLINE}
+    content = {"scores": scores, "headline": headline, "counts": counts, "meta": dict(meta)}
     path = folder / "report.json"
     write_atomically(path, json.dumps(content, ensure_ascii=False, indent=2, default=str) + "\n")
-    write_atomically(folder / "report.md", _markdown(scores, meta))
+    facts = "".join(f"* {key}: {value}\n" for key, value in meta.items())
+    text = f"# Scores\n\n{markdown_tables(scores)}" + (f"\n{facts}" if facts else "")
+    write_atomically(folder / "report.md", text)
     return path
 
 
-def rich_table(scores: Scores) -> Table:
-    """Show the scores in a terminal: a line per split, chance levels beside what they belong to."""
-    # No frame, and fewer numbers than in the report: this must fit into 80 columns.
-    header, lines = _cells(scores, [key for key in _PERCENTAGES if key not in _REPORT_ONLY])
-    table = Table(
-        title="Scores in %",
-        box=box.SIMPLE_HEAD,
-        padding=0,
-        caption="chance, always yes: what a model that ignores the picture can have. By POPE's rule"
-        " an unknown English answer counts as yes; in other languages it is wrong.",
-    )
-    for position, name in enumerate(header):
-        is_name = position < 2
-        table.add_column(
-            name,
-            justify="left" if is_name else "right",
-            no_wrap=is_name,
-            min_width=max(map(len, name.split())),
-        )
-    for line in lines:
-        is_mean = line[1] == RESERVED_SPLIT
-        table.add_row(*line, style="bold" if is_mean else None)
-    return table
+def rich_table(scores: Scores) -> Group:
+    """Show the scores in a terminal of 80 columns."""
+    return rich_tables(scores, bold=RESERVED_SPLIT)
 
 
-def _score_split(rows: Sequence[LedgerRow]) -> dict[str, float]:
-    languages = {row.language for row in rows}
-    if len(languages) > 1:
-        raise SettingError(
-            f"split {rows[0].split!r} of {rows[0].benchmark!r} holds rows in the languages "
-            f"{sorted(languages)}, expected one; give the benchmark in each language a name of its "
-            "own"
-        )
-    labels = [_label(row) for row in rows]
-    answers = [row.raw_answer for row in rows]
-    numbers = pope_compute(pope_update(answers, labels, dialect_for(languages.pop())))
-    positives = labels.count("yes")
-    return {
-        **numbers,
-        "chance_accuracy": max(Counter(labels).values()) / len(labels),
-        "chance_f1": 2 * positives / (len(labels) + positives),
-    }
-
-
-def _label(row: LedgerRow) -> str:
-    if row.label is None:
-        raise SettingError(
-            f"question {row.question_id!r} of {row.benchmark!r}, split {row.split!r}, has no "
-            "label; expected a ledger of `validate` or `test`: what `predict` answers cannot be "
-            "scored"
-        )
-    return row.label
+def _mean(numbers: Mapping[str, Mapping[str, float]], always: bool) -> dict[str, dict[str, float]]:
+    scored = [split for split in numbers.values() if "accuracy" in split]
+    if len(scored) < (1 if always else 2):
+        return {}
+    keys = [key for key in _MEANS if all(key in split for split in scored)]
+    return {RESERVED_SPLIT: {k: sum(split[k] for split in scored) / len(scored) for k in keys}}
 
 
 def _check_rows(rows: Sequence[LedgerRow], expected: Iterable[Question] | None) -> None:
@@ -195,23 +141,3 @@ def _refuse(keys: Sequence[tuple[str, str, str]], problem: str, remedy: str) -> 
             f"{len(keys)} questions {problem}, first {question_id!r} of {benchmark!r}, split "
             f"{split!r}; {remedy}"
         )
-
-
-def _cells(scores: Scores, keys: Iterable[str]) -> tuple[list[str], list[list[str]]]:
-    keys = list(keys)
-    header = ["benchmark", "split", "asked", *(_PERCENTAGES[key] for key in keys)]
-    lines: list[list[str]] = []
-    for benchmark, splits in scores.items():
-        for split, numbers in splits.items():
-            total = f"{numbers['total']:,}" if "total" in numbers else ""
-            percentages = [f"{100 * numbers[key]:.2f}" if key in numbers else "" for key in keys]
-            lines.append([benchmark, split, total, *percentages])
-    return header, lines
-
-
-def _markdown(scores: Scores, meta: Mapping[str, object]) -> str:
-    header, lines = _cells(scores, _PERCENTAGES)
-    rule = ["---", "---", *["---:"] * (len(header) - 2)]
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *lines])
-    facts = "".join(f"* {key}: {value}\n" for key, value in meta.items())
-    return f"# Scores\n\n{table}\n\n{_LEGEND}\n" + (f"\n{facts}" if facts else "")

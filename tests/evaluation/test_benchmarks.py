@@ -82,21 +82,27 @@ def test_names_the_setting_of_a_missing_file(folder):
 
 def test_names_file_and_line_of_a_bad_row(folder):
     refused(folder, [ROWS[0], "{oops"], "questions.json, line 2: not JSON", ".files.random")
-    refused(folder, ['["yes"]'], "line 1: a JSON list, expected one JSON object per line")
+    refused(folder, ['["yes"]'], "entry 0: 'yes', expected an object")
     no_label = {key: value for key, value in ROWS[0].items() if key != "label"}
     refused(
         folder,
         [ROWS[1], no_label],
-        "questions.json, line 2: no 'label' among the keys question_id, image, text",
+        "questions.json, line 2: no 'label' among ['question_id', 'image', 'text']",
     )
-    refused(folder, [{**ROWS[0], "text": " "}], "line 1: text is ' ', expected a text")
+    refused(
+        folder, [{**ROWS[0], "text": " "}], "question 1: the question is empty, expected a text"
+    )
     refused(folder, [{**ROWS[0], "question_id": None}], "line 1: question_id is None")
-    refused(folder, [{**ROWS[0], "label": "нет."}], "line 1: label 'нет.', expected yes or no")
+    refused(folder, [{**ROWS[0], "label": "нет."}], "first in", "line 1: 'нет.'; POPE's labels")
     refused(folder, [], "holds no questions")
 
 
 def test_refuses_duplicate_ids_within_a_split(folder):
-    refused(folder, [ROWS[0], {**ROWS[1], "question_id": "1"}], "question_id '1' occurs twice")
+    refused(
+        folder,
+        [ROWS[0], {**ROWS[1], "question_id": "1"}],
+        ".files.random: ids that occur more than once",
+    )
 
 
 def test_counts_missing_images_and_names_the_first(folder):

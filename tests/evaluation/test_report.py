@@ -50,6 +50,7 @@ def test_scores_by_hand(rows, questions):
                 "f1": pytest.approx(0.8),
                 "yes_ratio": 0.5,
                 "unknown_rate": 0.0,
+                "language_fidelity": 1.0,
                 "chance_accuracy": 0.75,
                 "chance_f1": pytest.approx(6 / 7),
             },
@@ -65,6 +66,7 @@ def test_scores_by_hand(rows, questions):
                 "f1": pytest.approx(2 / 3),
                 "yes_ratio": 1.0,
                 "unknown_rate": 0.5,
+                "language_fidelity": 1.0,
                 "chance_accuracy": 0.5,
                 "chance_f1": pytest.approx(2 / 3),
             },
@@ -116,11 +118,13 @@ def test_report_files(rows, questions, tmp_path):
     markdown = (tmp_path / "run" / "report.md").read_text(encoding="utf-8").splitlines()
     assert markdown[2:7] == [
         "| benchmark | split | asked | accuracy | chance | F1 | always yes | precision "
-        "| recall | yes ratio | unknown |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-        "| pope | random | 4 | 75.00 | 75.00 | 80.00 | 85.71 | 100.00 | 66.67 | 50.00 | 0.00 |",
-        "| pope | popular | 2 | 50.00 | 50.00 | 66.67 | 66.67 | 50.00 | 100.00 | 100.00 | 50.00 |",
-        "| pope | mean |  | 62.50 | 62.50 | 73.33 | 76.19 |  |  |  |  |",
+        "| recall | yes ratio | unknown | language |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| pope | random | 4 | 75.00 | 75.00 | 80.00 | 85.71 | 100.00 | 66.67 | 50.00 | 0.00 "
+        "| 100.00 |",
+        "| pope | popular | 2 | 50.00 | 50.00 | 66.67 | 66.67 | 50.00 | 100.00 | 100.00 | 50.00 "
+        "| 100.00 |",
+        "| pope | mean |  | 62.50 | 62.50 | 73.33 | 76.19 |  |  |  |  |  |",
     ]
     assert markdown[-1] == "* step: 7"
 
@@ -134,4 +138,4 @@ def test_table_shows_score_and_chance(rows):
     printed = output.getvalue()
     assert "…" not in printed, "cut off in a terminal of 80 columns"
     mean = next(line for line in printed.splitlines() if "mean" in line)
-    assert mean.split() == ["pope_random_ru", "mean", "62.50", "62.50", "73.33", "76.19"]
+    assert mean.split() == ["mean", "62.50", "62.50", "73.33", "76.19"]

@@ -1,5 +1,6 @@
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,20 @@ def ledger_row(**values):
     return LedgerRow(**{**row, **values})
 
 
+def test_a_ledger_brought_back_into_english_is_scored_by_that(scores, tmp_path):
+    content = {"1": {"question": "?", "imageId": "n1", "answer": "cat", "isBalanced": True}}
+    truth = array(tmp_path / "testdev.json", content)
+    common = {"benchmark": "gqa", "kind": "gqa", "split": "testdev", "image": "n1.jpg"}
+    row = ledger_row(**common, question="Кто?", prompt="Кто?", raw_answer="Кот", label="cat")
+    for english, accuracy in [(None, 0.0), ("Cat", 1.0)]:
+        write_ledger(tmp_path / "ledger.jsonl", [replace(row, language="ru", english=english)])
+        result = scores(
+            *("gqa", "--ground-truth", truth, "--dialect", "llava"),
+            *("--predictions", tmp_path / "ledger.jsonl"),
+        )
+        assert result["accuracy"] == accuracy
+
+
 def test_a_ledger_in_russian_takes_the_strict_dialect(scores, refusal, tmp_path):
     second = {"question_id": "2", "question": "Is there thing 1 in the image?", "label": "no"}
     rows = [
@@ -245,7 +260,10 @@ def test_vqav2_results(scores, refusal, tmp_path):
     assert official["by_question_type"]["how many"]["accuracy"] == 1.0
     assert official["by_answer_type"]["yes/no"]["accuracy"] == 0.0
     assert result["lmms-eval"]["accuracy"] == 1.0
-    questions = array(tmp_path / "questions.json", {"questions": [{"question_id": 1}]})
+    questions = array(
+        tmp_path / "questions.json",
+        {"questions": [{"question_id": 1, "image_id": 1, "question": "How many?"}]},
+    )
     assert "answers missing: 1 (2)" in refusal(*command, "--questions", questions)
     assert "VLMEvalKit defines no scoring" in refusal(*command, "--dialect", "vlmevalkit")
     array(file, [*results, results[0]])

@@ -87,7 +87,7 @@ def read_textvqa(
     expected = "TextVQA's TextVQA_0.5.1_*.json"
     content = read_json(questions, expected, drop=("question_tokens", "image_classes"))
     records = entries(content, "data", questions, expected)
-    tokens = _ocr_tokens(ocr)
+    tokens = read_ocr_tokens(ocr)
 
     def convert(record: Any) -> Answered:
         image, question = identifier(record, "image_id"), text(record, "question")
@@ -96,7 +96,7 @@ def read_textvqa(
         return Answered(image, f"{image}.jpg", question, answer, name)
 
     def ending(image: str) -> str:
-        return _ocr_line(tokens, image) + SHORT_ANSWER[prompt]
+        return ocr_line(tokens, image) + SHORT_ANSWER[prompt]
 
     checked = check_form(records, "question", questions, expected)
     return merge_by_image(read_each(checked, "question_id", convert), ending)
@@ -122,13 +122,13 @@ def read_textcaps(
     expected = "TextCaps' TextCaps_0.1_*.json"
     unread = ("caption_tokens", "reference_tokens", "reference_strs", "image_classes")
     records = entries(read_json(captions, expected, drop=unread), "data", captions, expected)
-    tokens, seen = _ocr_tokens(ocr), set()
+    tokens, seen = read_ocr_tokens(ocr), set()
 
     def convert(record: Any) -> tuple[str, Draft]:
         image, caption = identifier(record, "image_id"), text(record, "caption_str")
         caption_id = identifier(record, "caption_id")
         name = image if per_image == "one" else f"{image}-{caption_id}"
-        turns = about_image([(CAPTION_PROMPT + _ocr_line(tokens, image), caption)])
+        turns = about_image([(CAPTION_PROMPT + ocr_line(tokens, image), caption)])
         return image, Draft(name, turns, [f"{image}.jpg"], ids=[caption_id])
 
     checked = check_form(records, "caption_str", captions, expected)
@@ -194,7 +194,7 @@ def _book(number: int, book: dict[str, Any]) -> Iterator[Answered | LeftOut]:
             yield LeftOut(f"{key}, question {place}", error.reason, str(error))
 
 
-def _ocr_tokens(path: Path | None) -> dict[str, list[str]] | None:
+def read_ocr_tokens(path: Path | None) -> dict[str, list[str]] | None:
     """Read the words of each image.
 
     Raises:
@@ -210,6 +210,6 @@ def _ocr_tokens(path: Path | None) -> dict[str, list[str]] | None:
         raise SettingError(f"{path}: {error}; expected {expected}") from error
 
 
-def _ocr_line(tokens: dict[str, list[str]] | None, image: str) -> str:
+def ocr_line(tokens: dict[str, list[str]] | None, image: str) -> str:
     """Write the words of an image; the line is there without words too, as in LLaVA's files."""
     return "" if tokens is None else OCR_PROMPT + ", ".join(tokens.get(image, []))

@@ -71,9 +71,8 @@ def read_refcoco(
     Raises:
         SettingError: not these files, or pyarrow is missing.
     """
-    found = _hub_references(refs) if is_parquet(refs) else _mdetr_references(refs)
     images: dict[str, tuple[Picture, list[Region]]] = {}
-    for number, reference in enumerate(found):
+    for number, reference in enumerate(read_references(refs)):
         if isinstance(reference, LeftOut):
             yield reference
             continue
@@ -87,6 +86,15 @@ def read_refcoco(
                 yield LeftOut(name_of(phrase, "id", number), error.reason, str(error))
     for picture, regions in images.values():
         yield from conversations(picture, regions, REGIONS, prompt)
+
+
+def read_references(refs: Path) -> Iterator[Reference | LeftOut]:
+    """Read the boxes and what was said of them; see `read_refcoco` for the files.
+
+    Raises:
+        SettingError: not these files, or pyarrow is missing.
+    """
+    return _hub_references(refs) if is_parquet(refs) else _mdetr_references(refs)
 
 
 def _mdetr_references(path: Path) -> Iterator[Reference | LeftOut]:

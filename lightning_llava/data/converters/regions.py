@@ -75,11 +75,11 @@ def conversations(
     for place, part in enumerate(parts):
         pairs = []
         for region in part:
-            sentence = _sentence(region.box.phrase)
+            said = sentence(region.box.phrase)
             if stable_hash(region.id) % 2:
-                pairs.append((ask_phrase.format(box=region.written), capitalised(sentence)))
+                pairs.append((ask_phrase.format(box=region.written), capitalised(said)))
             else:
-                pairs.append((ask_box.format(phrase=sentence), region.written))
+                pairs.append((ask_box.format(phrase=said), region.written))
         name = picture.id if len(parts) == 1 else f"{picture.id}-{place}"
         boxes = [region.box for region in part]
         yield Draft(name, about_image(pairs), [picture.path], boxes, [region.id for region in part])
@@ -123,5 +123,6 @@ def place_region(
     return Region(name, Box(xyxy, phrase), str(written))
 
 
-def _sentence(phrase: str) -> str:
+def sentence(phrase: str) -> str:
+    """End a phrase as prompts have it."""
     return phrase if phrase.endswith((".", "!", "?")) else f"{phrase}."

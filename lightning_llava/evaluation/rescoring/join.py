@@ -6,13 +6,12 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 
 from lightning_llava.errors import SettingError
+from lightning_llava.evaluation.benchmarks.pope_version import OLD_TYPING_ERROR
+from lightning_llava.evaluation.benchmarks.truth import Truth
 from lightning_llava.evaluation.rescoring.predictions import Prediction
-from lightning_llava.evaluation.rescoring.truth import Truth
 from lightning_llava.evaluation.scorers.language import SCRIPTS, script_share
 
 Pair = tuple[Truth, Prediction]
-OLD_TYPING_ERROR = ("imange", "image")
-"""POPE's version e3e3926 writes the first in some of its questions."""
 
 
 def by_id(

@@ -1,4 +1,4 @@
-"""POPE's three splits: which rows belong to which, and which of its two versions they are."""
+"""POPE's three splits: which rows belong to which."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -6,46 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from lightning_llava.errors import SettingError
-from lightning_llava.evaluation.rescoring.files import identifier, read_records, text
+from lightning_llava.evaluation.benchmarks.pope_version import OLD_RANDOM_ROWS, SPLIT_ROWS
+from lightning_llava.evaluation.benchmarks.truth import Truth
+from lightning_llava.evaluation.json_files import identifier, read_records, text
 from lightning_llava.evaluation.rescoring.join import (
-    OLD_TYPING_ERROR,
     Pair,
     check_image,
     check_same,
     plain_question,
 )
 from lightning_llava.evaluation.rescoring.predictions import Prediction
-from lightning_llava.evaluation.rescoring.truth import Truth
-
-SPLIT_ROWS = 3000
-OLD_RANDOM_ROWS = 2910
-
-
-def version(splits: Mapping[str, Sequence[Truth]]) -> str:
-    """Tell POPE's versions apart, by their row counts and by a typing error that one of them has.
-
-    Returns:
-        One line for people, beginning with `e3e3926`, `HEAD` or `unknown`.
-
-    Raises:
-        SettingError: the splits are of different versions.
-    """
-    sizes = {name: len(rows) for name, rows in splits.items()}
-    listed = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
-    typing_error = {
-        name: any(OLD_TYPING_ERROR[0] in (row.question or "") for row in rows)
-        for name, rows in splits.items()
-    }
-    if OLD_RANDOM_ROWS in sizes.values() or any(typing_error.values()):
-        if sizes.get("random") == SPLIT_ROWS and not typing_error["random"]:
-            raise SettingError(
-                f"the splits are of different versions of POPE ({listed} rows): random is HEAD's, "
-                "another is e3e3926's; give all of one"
-            )
-        return f"e3e3926 ({listed} rows): the version that LLaVA's paper used, not HEAD"
-    if all(size == SPLIT_ROWS for size in sizes.values()):
-        return f"HEAD ({listed} rows)"
-    return f"unknown ({listed} rows): neither HEAD (3,000 a split) nor e3e3926 (2,910 random ones)"
 
 
 def version_hint(truths: Sequence[Truth], predictions: Sequence[Prediction]) -> str:

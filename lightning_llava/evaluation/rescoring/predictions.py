@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning_llava.errors import SettingError
+from lightning_llava.evaluation.json_files import identifier, read_records, text
+from lightning_llava.evaluation.kinds import scored_answer
 from lightning_llava.evaluation.ledger import read_ledger
-from lightning_llava.evaluation.rescoring.files import identifier, read_records, text
 
 OPTION = "--predictions"
 _IDS = ("question_id", "questionId")
@@ -52,7 +53,7 @@ def read_predictions(path: Path, split: str | None) -> list[Prediction]:
         return [
             Prediction(
                 row.question_id,
-                row.raw_answer,
+                scored_answer(row),
                 f"{path}, question {row.question_id}",
                 split or row.split,
                 row.benchmark,

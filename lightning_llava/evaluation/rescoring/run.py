@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from lightning_llava.errors import SettingError
-from lightning_llava.evaluation.rescoring.files import identifier, read_json
+from lightning_llava.evaluation.benchmarks.pope_version import version
+from lightning_llava.evaluation.benchmarks.truth import Truth, read_truth, read_vqa_questions
 from lightning_llava.evaluation.rescoring.join import (
     Pair,
     by_id,
     by_image_and_prompt,
     check_same,
 )
-from lightning_llava.evaluation.rescoring.pope import join_by_rows, version, version_hint
+from lightning_llava.evaluation.rescoring.pope import join_by_rows, version_hint
 from lightning_llava.evaluation.rescoring.predictions import Prediction, read_predictions
 from lightning_llava.evaluation.rescoring.scores import score
-from lightning_llava.evaluation.rescoring.truth import Truth, read_truth
 from lightning_llava.evaluation.scorers.dialects import DIALECTS, require
 from lightning_llava.evaluation.scorers.language import language_update
 from lightning_llava.evaluation.scorers.pope import dialect_for
@@ -77,7 +77,8 @@ def rescore(
     if dialect not in (None, ALL):
         require(benchmark, dialect)
     truths = _read_splits(benchmark, ground_truth)
-    pope_version = version(truths) if benchmark == "pope" else None
+    asked = {split: [row.question or "" for row in rows] for split, rows in truths.items()}
+    pope_version = version(asked) if benchmark == "pope" else None
     answers = [row for file in predictions for row in read_predictions(file.path, file.split)]
     answers = _of_one_benchmark(answers, benchmark)
     if questions and benchmark == "vqav2":
@@ -125,11 +126,7 @@ def _of_one_benchmark(answers: list[Prediction], benchmark: str) -> list[Predict
 
 
 def _check_questions(questions: Path, truths: Mapping[str, Sequence[Truth]]) -> None:
-    content = read_json(questions, "--questions")
-    records = content.get("questions") if isinstance(content, dict) else None
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise SettingError(f"--questions: {questions} has no objects under 'questions', as VQAv2's")
-    asked = [identifier(record, "question_id", str(questions)) for record in records]
+    asked = [row.id for row in read_vqa_questions(questions, "--questions")]
     check_same(str(questions), [row.id for rows in truths.values() for row in rows], asked)
 
 

@@ -39,6 +39,20 @@ def parse_box(answer: str) -> Corners | None:
     return left, top, right, bottom
 
 
+def pad(box: Corners, size: Size) -> Corners:
+    """Turn fractions of the picture into fractions of the picture padded to a square."""
+    width, height = size
+    side = max(size)
+    offset_x, offset_y = (side - width) // 2, (side - height) // 2
+    left, top, right, bottom = box
+    return (
+        (left * width + offset_x) / side,
+        (top * height + offset_y) / side,
+        (right * width + offset_x) / side,
+        (bottom * height + offset_y) / side,
+    )
+
+
 def unpad(box: Corners, size: Size) -> Corners:
     """Turn fractions of the picture padded to a square into fractions of the picture itself."""
     width, height = size

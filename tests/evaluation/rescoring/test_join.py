@@ -1,9 +1,9 @@
 import pytest
 
 from lightning_llava.errors import SettingError
+from lightning_llava.evaluation.benchmarks.truth import Truth
 from lightning_llava.evaluation.rescoring.join import by_id, by_image_and_prompt, plain_question
 from lightning_llava.evaluation.rescoring.predictions import Prediction
-from lightning_llava.evaluation.rescoring.truth import Truth
 
 
 def truth(name, **more):
