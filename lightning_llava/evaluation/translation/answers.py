@@ -4,14 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from lightning_llava.evaluation.kinds import IN_ENGLISH
 from lightning_llava.evaluation.ledger import LedgerRow
+from lightning_llava.evaluation.row_scores import judged
 from lightning_llava.evaluation.scorers.language import SCRIPTS, script_share
 from lightning_llava.evaluation.scorers.pope import parse_english, parse_strict
 from lightning_llava.evaluation.translation.answer_map import map_answer
 from lightning_llava.evaluation.translation.cache import CachedTranslator
 from lightning_llava.evaluation.translation.context import as_written
 from lightning_llava.evaluation.translation.lexicon import Lexicon
-from lightning_llava.evaluation.translation.scoring import IN_ENGLISH, judged
 
 Route = Literal["map", "lexicon", "mt", "kept", "none"]
 ROUTES: dict[Route, str] = {

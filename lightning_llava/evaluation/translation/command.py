@@ -124,7 +124,7 @@ def _add_lexicon(commands: Any) -> None:
     one = _command(commands, "lexicon", what, count_lexicon)
     for name, how in {
         "english": "questions and answers as published, or VQAv2's annotations",
-        "russian": "the same question ids with Russian answers",
+        "russian": "the same question ids with Russian answers; GQA-ru's parquet, too",
         "output": "the lexicon, JSON",
     }.items():
         one.add_argument(

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice, product
 from pathlib import Path
+from typing import Any
 
+from lightning_llava.data.converters.published import is_parquet, parquet_rows
 from lightning_llava.errors import SettingError
+from lightning_llava.evaluation.json_files import read_json
 from lightning_llava.evaluation.json_lines import write_atomically
 from lightning_llava.evaluation.ledger import LedgerRow
-from lightning_llava.evaluation.rescoring.files import read_json
 from lightning_llava.evaluation.russian import has_lemmas, lemma_sets, normalise
 from lightning_llava.evaluation.scorers.language import SCRIPTS, script_share
 from lightning_llava.evaluation.translation.question_file import read_question_file
@@ -106,8 +108,8 @@ def build_lexicon(english: Path, russian: Path) -> Lexicon:
     """Count the pairs of answers that two files give to the same question ids.
 
     Args:
-        english: questions and answers of a training split.
-        russian: the same questions with Russian answers, or some of them.
+        english: questions and answers of a training split, as published.
+        russian: the same questions with Russian answers, or some of them; GQA-ru's parquet, too.
 
     Raises:
         SettingError: a file has another form, or they share no ids.
@@ -134,8 +136,7 @@ def build_lexicon(english: Path, russian: Path) -> Lexicon:
 
 def _answers(path: Path, option: str) -> Iterator[tuple[str, tuple[str, str]]]:
     """Yield id, question (empty where annotations have none) and answer."""
-    file = read_question_file(path, option)
-    for question_id, record in zip(file.ids, file.records, strict=True):
+    for question_id, record in _records(path, option):
         found = [record[key] for key in _ANSWER_KEYS if isinstance(record.get(key), str)]
         if not found:
             raise SettingError(
@@ -144,6 +145,16 @@ def _answers(path: Path, option: str) -> Iterator[tuple[str, tuple[str, str]]]:
             )
         asked = record.get("question", record.get("text", ""))
         yield question_id, (str(asked), found[0])
+
+
+def _records(path: Path, option: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if is_parquet(path):
+        expected = f"deepvk/GQA-ru's *_balanced_instructions under {option}"
+        for row in parquet_rows(path, ("id", "question", "answer"), expected):
+            yield str(row["id"]), row
+        return
+    file = read_question_file(path, option)
+    yield from zip(file.ids, file.records, strict=True)
 
 
 def write_lexicon(lexicon: Lexicon, path: Path) -> None:

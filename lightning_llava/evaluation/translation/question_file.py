@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from lightning_llava.errors import SettingError
-from lightning_llava.evaluation.json_lines import write_atomically
-from lightning_llava.evaluation.ledger import read_ledger
-from lightning_llava.evaluation.rescoring.files import (
+from lightning_llava.evaluation.json_files import (
     check_exists,
     identifier,
     read_records,
     text,
 )
+from lightning_llava.evaluation.json_lines import write_atomically
+from lightning_llava.evaluation.ledger import read_ledger
 from lightning_llava.evaluation.translation.questions import Rendered
 
 _IDS = ("question_id", "questionId", "id")
 _TEXTS = ("text", "question")
 _LINES = ("pope", "predict")
-_LISTS = ("questions", "data")
-"""Where VQAv2 and TextVQA keep their questions."""
+_LISTS = ("questions", "annotations", "data")
+"""Where VQAv2 and TextVQA keep what they publish."""
 
 
 @dataclass

@@ -10,11 +10,13 @@ from rich import box
 from rich.table import Table
 
 from lightning_llava.evaluation.benchmarks import RESERVED_SPLIT
+from lightning_llava.evaluation.kinds import HEADLINE
 from lightning_llava.evaluation.ledger import LedgerRow
+from lightning_llava.evaluation.row_scores import row_score
 from lightning_llava.evaluation.scorers.language import language_compute, language_update
+from lightning_llava.evaluation.split_scores import score_split
 from lightning_llava.evaluation.translation.answers import ROUTES, Brought
 from lightning_llava.evaluation.translation.ceiling import Ceiling
-from lightning_llava.evaluation.translation.scoring import headline, row_score
 from lightning_llava.evaluation.translation.snap import Vocabulary
 
 _COLUMNS = {"score": "score", "ceiling": "MT ceiling", "gold": "gold", "snapped": "snapped"}
@@ -63,7 +65,7 @@ def report(
         kind = part.rows[0].kind
         result[split] = {
             "kind": kind,
-            "metric": "F1" if kind == "pope" else "accuracy",
+            "metric": HEADLINE[kind],
             "total": len(part.rows),
             **_score(part),
             "language": _fidelity([row.raw_answer for row in part.rows]),
@@ -76,6 +78,11 @@ def report(
     for split, numbers in ceiling_report(ceiling).items() if ceiling else ():
         result[split] |= numbers
     return _named(result)
+
+
+def headline(rows: Sequence[LedgerRow]) -> float:
+    """Return the number that stands for a split."""
+    return score_split(rows)[HEADLINE[rows[0].kind]]
 
 
 def ceiling_report(ceiling: Ceiling) -> dict[Split, dict[str, Any]]:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.json_lines import write_atomically
+from lightning_llava.evaluation.kinds import IN_ENGLISH
 from lightning_llava.evaluation.ledger import LedgerRow, read_ledger, write_ledger
 from lightning_llava.evaluation.translation.answers import (
     AnswerChain,
@@ -38,7 +39,6 @@ from lightning_llava.evaluation.translation.report import (
     route_table,
     score_table,
 )
-from lightning_llava.evaluation.translation.scoring import IN_ENGLISH
 from lightning_llava.evaluation.translation.snap import read_vocabulary
 from lightning_llava.evaluation.translation.translator import read_table
 
@@ -93,7 +93,7 @@ def bring_answers_back(options: Namespace) -> int:
     if not rows:
         raise SettingError(
             f"{options.ledger}: no row was asked in Russian and is scored in English; expected a "
-            f"ledger of {', '.join(IN_ENGLISH)} with language ru"
+            f"ledger of {', '.join(sorted(IN_ENGLISH))} with language ru"
         )
     vocabulary = read_vocabulary(options.vocabulary) if options.vocabulary else None
     with progress_bar() as bar:
@@ -118,7 +118,8 @@ def measure_ceiling(options: Namespace) -> int:
     rows = [row for row in read_ledger(options.ledger) if row.kind in IN_ENGLISH and row.label]
     if not rows:
         raise SettingError(
-            f"{options.ledger}: no row of {', '.join(IN_ENGLISH)} with a label; nothing to measure"
+            f"{options.ledger}: no row of {', '.join(sorted(IN_ENGLISH))} with a label; nothing to "
+            "measure"
         )
     with progress_bar() as bar:
         directions = Directions(options, bar)

@@ -6,8 +6,7 @@ import pytest
 from lightning_llava.evaluation.scorers.gqa import gqa_compute, gqa_update
 from lightning_llava.evaluation.translation.answers import AnswerChain, Brought, bring_back
 from lightning_llava.evaluation.translation.ceiling import ceiling, question_ceiling
-from lightning_llava.evaluation.translation.report import Answered, report
-from lightning_llava.evaluation.translation.scoring import headline, row_score
+from lightning_llava.evaluation.translation.report import Answered, headline, report
 from lightning_llava.evaluation.translation.snap import Vocabulary
 from lightning_llava.evaluation.translation.translator import OracleTranslator
 
@@ -143,8 +142,3 @@ def test_the_report_counts_by_route_language_and_problem(cached, rows):
     assert numbers["language"] == {"fidelity": 6 / 8, "asked": 6, "other": 2, "neutral": 2}
     assert numbers["problems"] == {"behind its question: empty": 1, "empty answer": 1}
     assert numbers["snapped"] == 0.7  # pizzas is pizza
-
-
-def test_vqa_scores_are_soft(row):
-    humans = ["red"] * 2 + ["crimson"] * 8
-    assert row_score(row(kind="vqav2", label="crimson", answers=humans, english="Red")) == 0.6

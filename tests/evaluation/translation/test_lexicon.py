@@ -39,6 +39,18 @@ def test_pairs_are_counted_by_id(built):
     }
 
 
+def test_gqa_ru_is_read_from_its_parquet_and_vqa_from_its_annotations(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    (tmp_path / "train").mkdir()
+    rows = [{"id": "7", "imageId": "n1", "question": "Что это?", "answer": "миска"}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "train" / "0.parquet")
+    annotations = {"annotations": [{"question_id": 7, "multiple_choice_answer": "bowl"}]}
+    (tmp_path / "vqa.json").write_text(json.dumps(annotations), encoding="utf-8")
+    built = build_lexicon(tmp_path / "vqa.json", tmp_path / "train")
+    assert built.counts == {"миска": Counter(bowl=1)}
+
+
 def test_it_is_read_as_it_was_written(built, tmp_path):
     write_lexicon(built, tmp_path / "lexicon.json")
     assert read_lexicon(tmp_path / "lexicon.json") == built

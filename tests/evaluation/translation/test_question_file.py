@@ -4,9 +4,11 @@ from dataclasses import replace
 import pytest
 
 from lightning_llava.errors import SettingError
+from lightning_llava.evaluation.benchmarks import load_benchmark
 from lightning_llava.evaluation.ledger import write_ledger
 from lightning_llava.evaluation.translation.question_file import question_files
 from lightning_llava.evaluation.translation.questions import Rendered
+from lightning_llava.specs import BenchmarkSpec
 
 RUSSIAN = {"Why?": Rendered("Почему?", False, None), "Who?": Rendered("Who?", False, "script")}
 POPE = '{"question_id": 1, "image": "a.jpg", "text": "Why?", "label": "yes"}\n'
@@ -49,6 +51,33 @@ def test_gqa_keeps_ids_and_answers(tmp_path):
     assert translated(tmp_path / "gqa.json", content) == {
         "201": {"question": "Почему?", "answer": "kite", "isBalanced": True, "source": "Why?"}
     }
+
+
+def test_what_was_translated_is_asked_in_russian_and_keeps_its_source(tmp_path):
+    translated(tmp_path / "pope.json", POPE)
+    question = {"question_id": 7, "image_id": 3, "question": "Why?"}
+    (tmp_path / "vqa").mkdir()
+    translated(tmp_path / "vqa" / "vqa.json", {"questions": [question]})
+    answers = [{"answer": "kite"}] * 10
+    note = {"question_id": 7, "image_id": 3, "answers": answers}
+    (tmp_path / "notes.json").write_text(json.dumps({"annotations": [note]}), encoding="utf-8")
+    for name in ("a.jpg", "COCO_val2014_000000000003.jpg"):
+        (tmp_path / name).touch()
+    pope = BenchmarkSpec(
+        "pope", {"random": str(tmp_path / "written")}, images=str(tmp_path), language="ru"
+    )
+    vqa = BenchmarkSpec(
+        "vqav2",
+        {"val": str(tmp_path / "vqa" / "written")},
+        annotations={"val": str(tmp_path / "notes.json")},
+        images=str(tmp_path),
+        language="ru",
+    )
+    for spec, label in ((pope, "yes"), (vqa, "kite")):
+        (asked,) = load_benchmark("benchmark", spec)
+        assert (asked.text, asked.source, asked.label) == ("Почему?", "Why?", label)
+        with pytest.raises(SettingError, match=r"benchmark\.language is en; set it to ru"):
+            load_benchmark("benchmark", replace(spec, language="en"))
 
 
 def test_a_ledger_gives_a_file_per_split(tmp_path, row):
