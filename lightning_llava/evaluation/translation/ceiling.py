@@ -58,17 +58,24 @@ def ceiling(rows: Sequence[LedgerRow], to_russian: CachedTranslator, chain: Answ
 
 
 def question_ceiling(
-    questions: Sequence[str], to_russian: CachedTranslator, to_english: CachedTranslator
+    questions: Sequence[str | None], to_russian: CachedTranslator, to_english: CachedTranslator
 ) -> dict[str, float]:
     """Compare different English questions with themselves after the round trip.
 
     A failed translation counts as empty.
 
+    Args:
+        questions: as published, or None for one that nobody translated.
+        to_russian: there.
+        to_english: and back.
+
     Returns:
-        `accuracy` (the same but for case and the shape of signs), `wer` and `cer`, as
-        `ocr_compute`.
+        Nothing where there are no questions, else `ocr_compute`: `accuracy` (the same but for case
+        and the shape of signs), `wer` and more.
     """
-    unique = list(dict.fromkeys(questions))
+    unique = [question for question in dict.fromkeys(questions) if question is not None]
+    if not unique:
+        return {}
     forth = ["" if said.problem else said.text for said in to_russian.translate(unique)]
     back = ["" if said.problem else said.text for said in to_english.translate(forth)]
     return ocr_compute(ocr_update(back, unique, "folded"))

@@ -13,12 +13,7 @@ from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.json_lines import write_atomically
 from lightning_llava.evaluation.kinds import IN_ENGLISH
 from lightning_llava.evaluation.ledger import LedgerRow, read_ledger, write_ledger
-from lightning_llava.evaluation.translation.answers import (
-    AnswerChain,
-    is_translated,
-    trace,
-    with_english,
-)
+from lightning_llava.evaluation.translation.answers import AnswerChain, is_translated
 from lightning_llava.evaluation.translation.ceiling import ceiling, question_ceiling
 from lightning_llava.evaluation.translation.directions import Directions, progress_bar
 from lightning_llava.evaluation.translation.lexicon import (
@@ -26,6 +21,7 @@ from lightning_llava.evaluation.translation.lexicon import (
     read_lexicon,
     write_lexicon,
 )
+from lightning_llava.evaluation.translation.protocol import RussianProtocol
 from lightning_llava.evaluation.translation.question_file import QuestionFile, question_files
 from lightning_llava.evaluation.translation.questions import (
     Rendered,
@@ -89,8 +85,7 @@ def _refuse_failed(failed: Mapping[str, Rendered], options: Namespace) -> None:
 def bring_answers_back(options: Namespace) -> int:
     """Write a ledger with English answers, and print what they score."""
     ledger = read_ledger(options.ledger)
-    rows = [row for row in ledger if is_translated(row)]
-    if not rows:
+    if not any(map(is_translated, ledger)):
         raise SettingError(
             f"{options.ledger}: no row was asked in Russian and is scored in English; expected a "
             f"ledger of {', '.join(sorted(IN_ENGLISH))} with language ru"
@@ -98,18 +93,15 @@ def bring_answers_back(options: Namespace) -> int:
     vocabulary = read_vocabulary(options.vocabulary) if options.vocabulary else None
     with progress_bar() as bar:
         directions = Directions(options, bar)
-        chain = _chain(options, rows, directions)
-        brought = trace(rows, chain)
-        english = list(map(with_english, rows, brought))
-        scored = [place for place, row in enumerate(rows) if row.label is not None]
-        answered = Answered([english[i] for i in scored], [brought[i] for i in scored])
-        top, questions = None, {}
-        if scored and not options.without_ceiling:
-            top = ceiling(answered.rows, directions.to_russian, chain)
-            questions = _questions(answered.rows, directions)
-    rest = iter(english)
-    write_ledger(options.output, [next(rest) if is_translated(row) else row for row in ledger])
-    _print(report(answered, top, vocabulary), questions, options)
+        protocol = RussianProtocol(
+            directions.to_russian,
+            directions.to_english,
+            lexicon=read_lexicon(options.lexicon) if options.lexicon else None,
+            vocabulary=vocabulary,
+            with_ceiling=not options.without_ceiling,
+        )
+        write_ledger(options.output, protocol.after(ledger))
+    _print(protocol.splits, protocol.questions, options)
     return 0
 
 
@@ -124,8 +116,12 @@ def measure_ceiling(options: Namespace) -> int:
     with progress_bar() as bar:
         directions = Directions(options, bar)
         rows = _asked_in_russian(rows, directions, _reviewed(options))
-        top = ceiling(rows, directions.to_russian, _chain(options, rows, directions))
-        questions = _questions(rows, directions)
+        lexicon = read_lexicon(options.lexicon) if options.lexicon else None
+        if lexicon:
+            lexicon.check_unseen(rows)
+        top = ceiling(rows, directions.to_russian, AnswerChain(directions.to_english, lexicon))
+        sources = [row.source for row in rows]
+        questions = question_ceiling(sources, directions.to_russian, directions.to_english)
     splits = {
         name: {key: value for key, value in numbers.items() if key not in _OF_ANSWERS}
         for name, numbers in report(Answered(top.rows, top.brought), top).items()
@@ -150,13 +146,6 @@ def _reviewed(options: Namespace) -> Reviewed:
     return Reviewed(read_table(options.reviewed, "--reviewed") if options.reviewed else None)
 
 
-def _chain(options: Namespace, rows: Sequence[LedgerRow], directions: Directions) -> AnswerChain:
-    lexicon = read_lexicon(options.lexicon) if options.lexicon else None
-    if lexicon:
-        lexicon.check_unseen(rows)
-    return AnswerChain(directions.to_english, lexicon)
-
-
 def _asked_in_russian(
     rows: Sequence[LedgerRow], directions: Directions, reviewed: Reviewed
 ) -> list[LedgerRow]:
@@ -173,14 +162,6 @@ def _asked_in_russian(
         else row
         for row in rows
     ]
-
-
-def _questions(rows: Sequence[LedgerRow], directions: Directions) -> Numbers:
-    """Send the questions that were translated there and back; none of those that people wrote."""
-    sources = [row.source for row in rows if row.source is not None]
-    if not sources:
-        return {}
-    return question_ceiling(sources, directions.to_russian, directions.to_english)
 
 
 def _print(splits: Numbers, questions: Numbers, options: Namespace) -> None:
