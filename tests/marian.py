@@ -68,7 +68,6 @@ def _save_marian(trained, source, target, pairs):
                 dropout=0.0,
                 pad_token_id=pad,
                 eos_token_id=0,
-                forced_eos_token_id=None,
                 decoder_start_token_id=pad,
             )
         )

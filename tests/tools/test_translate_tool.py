@@ -153,6 +153,39 @@ def test_the_whole_protocol_with_a_real_pair_of_models(folder, run, marian_pair)
     assert (folder / "translations.jsonl").read_bytes() == kept
 
 
+def test_pope_is_measured_without_any_model(folder, run):
+    rows = [
+        replace(
+            ROW,
+            kind="pope",
+            question_id=str(record["question_id"]),
+            source=record["text"],
+            label=record["label"],
+            raw_answer=answer,
+        )
+        for record, answer in zip(POPE, ("Да", "Нет."), strict=True)
+    ]
+    write_ledger(folder / "ledger.jsonl", rows)
+    nowhere = ("--to-english", "not/there", "--to-russian", "not/there", "--json")
+    report = run("answers", "ledger.jsonl", "--output", "en.jsonl", *nowhere)
+    (numbers,) = report["splits"].values()
+    assert (numbers["metric"], numbers["score"], numbers["ceiling"]) == ("f1", 1, 1)
+    assert report["questions"] == {}
+    (numbers,) = run("ceiling", "ledger.jsonl", *nowhere)["splits"].values()
+    assert numbers["ceiling"] == 1
+
+
+def test_without_a_translator_map_and_lexicon_remain(folder, run):
+    rows = [replace(ROW, raw_answer="Белый", label="white"), replace(ROW, question_id="2")]
+    write_ledger(folder / "ledger.jsonl", rows)
+    command = ("answers", "ledger.jsonl", "--output", "en.jsonl", "--without-ceiling", "--json")
+    (numbers,) = run(*command, "--to-english", "none")["splits"].values()
+    assert {route: found["rows"] for route, found in numbers["routes"].items()} == {
+        "map": 1,
+        "none": 1,
+    }
+
+
 def test_the_ceiling_of_an_english_ledger(folder, run):
     english = replace(ROW, language="en", question="What is in the sky?", source=None)
     other = replace(english, question_id="2", label="moon", answers=["moon"])

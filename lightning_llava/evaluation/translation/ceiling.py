@@ -58,22 +58,17 @@ def ceiling(rows: Sequence[LedgerRow], to_russian: CachedTranslator, chain: Answ
 
 
 def question_ceiling(
-    questions: Sequence[str | None], to_russian: CachedTranslator, to_english: CachedTranslator
+    questions: Sequence[str], to_russian: CachedTranslator, to_english: CachedTranslator
 ) -> dict[str, float]:
     """Compare different English questions with themselves after the round trip.
 
     A failed translation counts as empty.
 
-    Args:
-        questions: as published, or None for one that nobody translated.
-        to_russian: there.
-        to_english: and back.
-
     Returns:
         Nothing where there are no questions, else `ocr_compute`: `accuracy` (the same but for case
         and the shape of signs), `wer` and more.
     """
-    unique = [question for question in dict.fromkeys(questions) if question is not None]
+    unique = list(dict.fromkeys(questions))
     if not unique:
         return {}
     forth = ["" if said.problem else said.text for said in to_russian.translate(unique)]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_llava.evaluation.translation.loading import BATCH_SIZE, BEAMS, ORACLE
+from lightning_llava.evaluation.translation.loading import BATCH_SIZE, BEAMS, NONE, ORACLE
 from lightning_llava.evaluation.translation.tasks import (
     bring_answers_back,
     count_lexicon,
@@ -145,6 +145,11 @@ def _add_measuring(one: ArgumentParser) -> None:
     one.add_argument(
         "--lexicon", type=Path, metavar="FILE", help="what `lexicon` wrote; without it, a step less"
     )
+    one.add_argument(
+        "--without-lemmas",
+        action="store_true",
+        help="find only the forms that the lexicon has; otherwise pymorphy3 must be installed",
+    )
     one.add_argument("--report", type=Path, metavar="FILE", help="also write all numbers as JSON")
     one.add_argument("--json", action="store_true", help="print all numbers, instead of tables")
 
@@ -152,7 +157,7 @@ def _add_measuring(one: ArgumentParser) -> None:
 def _add_translators(one: ArgumentParser, to_russian: bool, to_english: bool) -> None:
     what = (
         "folder or hub name, @REVISION behind it or not, of a sequence-to-sequence or chat model; "
-        f"a .tsv or .json file of translations; or {ORACLE}, to try the protocol out"
+        f"a .tsv or .json file of translations; {NONE}; or {ORACLE}, to try the protocol out"
     )
     if to_russian:
         one.add_argument("--to-russian", default=TO_RUSSIAN, metavar="MODEL", help=what)

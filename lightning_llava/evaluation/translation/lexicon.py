@@ -14,7 +14,7 @@ from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.json_files import read_json
 from lightning_llava.evaluation.json_lines import write_atomically
 from lightning_llava.evaluation.ledger import LedgerRow
-from lightning_llava.evaluation.russian import has_lemmas, lemma_sets, normalise
+from lightning_llava.evaluation.russian import lemma_sets, normalise
 from lightning_llava.evaluation.scorers.language import SCRIPTS, script_share
 from lightning_llava.evaluation.translation.question_file import read_question_file
 
@@ -36,14 +36,14 @@ class Lexicon:
     Args:
         counts: the pairs.
         questions: fingerprints of the questions, so that none of them is scored with it.
-        lemmas: also find other forms of the words, by pymorphy3.
+        lemmas: also find other forms of the words, for which pymorphy3 must be installed.
         least_count: how often the Russian answer must have been seen.
         least_share: how much of that one English answer must make up.
     """
 
     counts: Counts
     questions: set[str] = field(default_factory=set)
-    lemmas: bool = field(default_factory=has_lemmas)
+    lemmas: bool = True
     least_count: int = LEAST_COUNT
     least_share: float = LEAST_SHARE
 
@@ -131,7 +131,7 @@ def build_lexicon(english: Path, russian: Path) -> Lexicon:
             f"--russian: none of the question ids of {russian} {reason}; give the same training "
             "split in both languages"
         )
-    return Lexicon(dict(counts), questions)
+    return Lexicon(dict(counts), questions, lemmas=False)
 
 
 def _answers(path: Path, option: str) -> Iterator[tuple[str, tuple[str, str]]]:
@@ -168,16 +168,20 @@ def write_lexicon(lexicon: Lexicon, path: Path) -> None:
     write_atomically(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
-def read_lexicon(path: Path) -> Lexicon:
+def read_lexicon(path: Path, lemmas: bool = True) -> Lexicon:
     """Read a lexicon back.
 
+    Args:
+        path: what `write_lexicon` wrote.
+        lemmas: see `Lexicon`.
+
     Raises:
-        SettingError: the file is missing or no lexicon.
+        SettingError: the file is missing or no lexicon, or pymorphy3 is not installed.
     """
     content = read_json(path, "--lexicon")
     try:
         counts = {key: Counter(english) for key, english in content["answers"].items()}
-        return Lexicon(counts, set(content["questions"]))
+        return Lexicon(counts, set(content["questions"]), lemmas)
     except (TypeError, KeyError, AttributeError) as error:
         raise SettingError(
             f"--lexicon: {path} is no lexicon ({error!r}); expected what "

@@ -13,6 +13,7 @@ from lightning_llava.evaluation.translation.translator import (
 )
 
 ORACLE = "oracle"
+NONE = "none"
 BEAMS = 4
 BATCH_SIZE = 32
 
@@ -28,7 +29,8 @@ def load_translator(
 
     Args:
         written: a folder or hub name, `@REVISION` behind it perhaps, of a sequence-to-sequence or
-            chat model; a file `.tsv` or `.json` of translations; or `oracle`.
+            chat model; a file `.tsv` or `.json` of translations; `oracle`; or `none`, which
+            translates nothing.
         setting: what the user wrote it under, for errors.
         beams: of a sequence-to-sequence model.
         batch_size: texts at once.
@@ -39,6 +41,8 @@ def load_translator(
     """
     if written == ORACLE:
         return OracleTranslator()
+    if written == NONE:
+        return TableTranslator({}, NONE)
     path = Path(written).expanduser()
     if path.suffix in (".tsv", ".json"):
         return TableTranslator(read_table(path, setting), path.name)

@@ -79,8 +79,8 @@ class RussianProtocol:
         top = None
         if self._with_ceiling:
             top = ceiling(answered.rows, self._to_russian, chain)
-            sources = [row.source for row in answered.rows]
-            self.questions = question_ceiling(sources, self._to_russian, self._to_english)
+            questions = self._reviewed.not_found(answered.rows)
+            self.questions = question_ceiling(questions, self._to_russian, self._to_english)
         self.splits = report(answered, top, self._vocabulary)
         rest = iter(english)
         return [next(rest) if is_translated(row) else row for row in rows]

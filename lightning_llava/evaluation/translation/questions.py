@@ -1,13 +1,14 @@
 """Questions into Russian: reviewed ones first, the others by a translation model."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.benchmarks import Question
+from lightning_llava.evaluation.ledger import LedgerRow
 from lightning_llava.evaluation.scorers.language import SCRIPTS, script_share
 from lightning_llava.evaluation.translation.cache import CachedTranslator
 from lightning_llava.evaluation.translation.checks import Problem
@@ -46,6 +47,11 @@ class Reviewed:
         asked = _POPE.fullmatch(question.strip())
         noun = self.pope.get(asked[1]) if asked else None
         return None if noun is None else f"Есть ли на изображении {noun}?"
+
+    def not_found(self, rows: Iterable[LedgerRow]) -> list[str]:
+        """Return the published questions of rows that a translator, not a person, translated."""
+        sources = (row.source for row in rows)
+        return [source for source in sources if source is not None and self.find(source) is None]
 
 
 def render(

@@ -1,5 +1,6 @@
 """Translation models: MarianMT, NLLB, M2M-100, mBART, MADLAD and others with an encoder."""
 
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -54,6 +55,9 @@ class Seq2SeqTranslator:
         )
         check_complete(info, source.written, source.setting)
         self.model: Any = model.eval().to(source.torch_device)
+        # Marian's would end what does not end by itself, and hide that.
+        self.model.generation_config.forced_eos_token_id = None
+        self._positions = getattr(model.config, "max_position_embeddings", sys.maxsize)
         is_marian = model.config.model_type == "marian"
         moses = ", sacremoses" if is_marian and find_spec("sacremoses") else ""
         self.name = f"{source.version}, {beams} beams{moses}"
@@ -100,7 +104,7 @@ class Seq2SeqTranslator:
             **batch,
             num_beams=self._beams,
             do_sample=False,
-            max_new_tokens=LENGTH_FACTOR * longest + SPARE,
+            max_new_tokens=min(LENGTH_FACTOR * longest + SPARE, self._positions - 1),
             **settings,
         )
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)

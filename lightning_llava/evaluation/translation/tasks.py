@@ -17,6 +17,7 @@ from lightning_llava.evaluation.translation.answers import AnswerChain, is_trans
 from lightning_llava.evaluation.translation.ceiling import ceiling, question_ceiling
 from lightning_llava.evaluation.translation.directions import Directions, progress_bar
 from lightning_llava.evaluation.translation.lexicon import (
+    Lexicon,
     build_lexicon,
     read_lexicon,
     write_lexicon,
@@ -96,7 +97,7 @@ def bring_answers_back(options: Namespace) -> int:
         protocol = RussianProtocol(
             directions.to_russian,
             directions.to_english,
-            lexicon=read_lexicon(options.lexicon) if options.lexicon else None,
+            lexicon=_lexicon(options),
             vocabulary=vocabulary,
             with_ceiling=not options.without_ceiling,
         )
@@ -115,13 +116,15 @@ def measure_ceiling(options: Namespace) -> int:
         )
     with progress_bar() as bar:
         directions = Directions(options, bar)
-        rows = _asked_in_russian(rows, directions, _reviewed(options))
-        lexicon = read_lexicon(options.lexicon) if options.lexicon else None
+        reviewed = _reviewed(options)
+        rows = _asked_in_russian(rows, directions, reviewed)
+        lexicon = _lexicon(options)
         if lexicon:
             lexicon.check_unseen(rows)
         top = ceiling(rows, directions.to_russian, AnswerChain(directions.to_english, lexicon))
-        sources = [row.source for row in rows]
-        questions = question_ceiling(sources, directions.to_russian, directions.to_english)
+        questions = question_ceiling(
+            reviewed.not_found(rows), directions.to_russian, directions.to_english
+        )
     splits = {
         name: {key: value for key, value in numbers.items() if key not in _OF_ANSWERS}
         for name, numbers in report(Answered(top.rows, top.brought), top).items()
@@ -144,6 +147,12 @@ def count_lexicon(options: Namespace) -> int:
 
 def _reviewed(options: Namespace) -> Reviewed:
     return Reviewed(read_table(options.reviewed, "--reviewed") if options.reviewed else None)
+
+
+def _lexicon(options: Namespace) -> Lexicon | None:
+    if options.lexicon is None:
+        return None
+    return read_lexicon(options.lexicon, lemmas=not options.without_lemmas)
 
 
 def _asked_in_russian(

@@ -4,6 +4,7 @@ from collections import Counter
 import pytest
 
 from lightning_llava.errors import SettingError
+from lightning_llava.evaluation import russian
 from lightning_llava.evaluation.translation.lexicon import (
     Lexicon,
     build_lexicon,
@@ -53,7 +54,16 @@ def test_gqa_ru_is_read_from_its_parquet_and_vqa_from_its_annotations(tmp_path):
 
 def test_it_is_read_as_it_was_written(built, tmp_path):
     write_lexicon(built, tmp_path / "lexicon.json")
-    assert read_lexicon(tmp_path / "lexicon.json") == built
+    assert read_lexicon(tmp_path / "lexicon.json", lemmas=False) == built
+
+
+def test_lemmas_are_never_left_out_silently(built, tmp_path, monkeypatch):
+    monkeypatch.setattr(russian, "find_spec", lambda name: None)
+    russian._analyser.cache_clear()
+    russian._readings.cache_clear()
+    write_lexicon(built, tmp_path / "lexicon.json")
+    with pytest.raises(SettingError, match="pymorphy3 is not installed"):
+        read_lexicon(tmp_path / "lexicon.json")
 
 
 def test_only_what_stands_out_is_used():

@@ -67,6 +67,9 @@ def test_what_does_not_end_or_does_not_fit_is_no_translation(to_english, monkeyp
     monkeypatch.setitem(to_english.model._buffers, "final_logits_bias", never_ends)
     assert to_english.translate(["собака"], "ru", "en") == [""]
     monkeypatch.undo()
+    monkeypatch.setattr(to_english, "_positions", 3)  # not enough for "dog" and its end
+    assert to_english.translate(["собака"], "ru", "en") == [""]
+    monkeypatch.undo()
     monkeypatch.setattr(to_english.tokenizer, "model_max_length", 12)
     assert to_english.translate(["собака", "собака " * 20], "ru", "en") == ["dog", ""]
 
