@@ -8,12 +8,17 @@ from lightning_llava.evaluation.translation.command import run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return 0, or 2 on a wrong input."""
+    """Return 0, 2 on a wrong input, or 130 when it was stopped."""
     try:
         return run(arguments)
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(
+            "stopped; the cache has what was translated, and the next run goes on", file=sys.stderr
+        )
+        return 130
 
 
 if __name__ == "__main__":

@@ -253,6 +253,15 @@ def test_wrong_inputs_are_one_sentence(folder, run, arguments, message):
     assert not (folder / "x").exists()
 
 
+def test_a_stopped_run_says_how_it_goes_on(tool, monkeypatch, capsys):
+    def stopped(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tool, "run", stopped)
+    assert tool.main([]) == 130
+    assert "the next run goes on" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["questions", "answers", "ceiling", "lexicon"])
 def test_help_names_every_default(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")

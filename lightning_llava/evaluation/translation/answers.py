@@ -119,14 +119,14 @@ def translate_answers(
     failed = [text for text, said in zip(texts, first, strict=True) if said.problem]
     alone = dict(zip(failed, translator.translate(failed), strict=True))
     result: list[tuple[str, tuple[str, ...]]] = []
-    for text, said in zip(texts, first, strict=True):
-        problems: tuple[str, ...] = ()
+    for (text, question), said in zip(answers, first, strict=True):
+        problems: list[str] = []
+        if said.problem and question is not None:
+            problems, said = [f"behind its question: {said.problem}"], alone[text]
         if said.problem:
-            problems, said = (f"behind its question: {said.problem}",), alone[text]
-        if said.problem:
-            result.append(("", (*problems, f"alone: {said.problem}")))
-        else:
-            result.append((as_written(said.text, text), problems))
+            problems.append(f"alone: {said.problem}")
+        usable = "" if said.problem else as_written(said.text, text)
+        result.append((usable, tuple(problems)))
     return result
 
 

@@ -74,6 +74,13 @@ def test_what_fails_all_checks_is_counted_and_never_used(chain):
     assert brought == Brought("", "none", problems)
 
 
+def test_without_a_question_there_is_one_try(cached, recorder):
+    translator = recorder({})
+    (brought,) = AnswerChain(cached(translator, "ru", "en")).bring([Asked("", "змей", "gqa")])
+    assert translator.asked == [("змей", None)]
+    assert brought == Brought("", "none", ("alone: empty",))
+
+
 def test_no_answer_to_the_same_question_is_translated_twice(cached, recorder):
     translator = recorder({"змей": "kite"})
     chain = AnswerChain(cached(translator, "ru", "en"))
