@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from rich import box
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 Splits = Mapping[str, Mapping[str, float]]
 """Split (and `mean`) → numbers."""
@@ -55,7 +56,8 @@ def rich_tables(scores: Mapping[str, Splits], bold: str) -> Group:
         scores: benchmark → splits.
         bold: the split that sums up the others.
     """
-    return Group(*(_rich_table(*part, bold) for part in _parts(scores, hidden=_REPORT_ONLY)))
+    tables = [_rich_table(*part, bold) for part in _parts(scores, hidden=_REPORT_ONLY)]
+    return Group(*tables, Text(_legend(scores).replace("`", ""), style="italic"))
 
 
 def markdown_tables(scores: Mapping[str, Splits]) -> str:
@@ -64,9 +66,12 @@ def markdown_tables(scores: Mapping[str, Splits]) -> str:
     for header, lines in _parts(scores):
         rule = ["---", "---", *["---:"] * (len(header) - 2)]
         tables.append("\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *lines]))
+    return "\n\n".join([*tables, _legend(scores)]) + "\n"
+
+
+def _legend(scores: Mapping[str, Splits]) -> str:
     shown = {key for splits in scores.values() for numbers in splits.values() for key in numbers}
-    legend = " ".join(["Percentages.", *(text for key, text in _LEGEND.items() if key in shown)])
-    return "\n\n".join([*tables, legend]) + "\n"
+    return " ".join(["Percentages.", *(text for key, text in _LEGEND.items() if key in shown)])
 
 
 def _rich_table(header: list[str], lines: list[list[str]], bold: str) -> Table:
