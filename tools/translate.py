@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "stopped; the cache has what was translated, and the next run goes on", file=sys.stderr
+            "stopped; the cache has what was translated, the next run goes on", file=sys.stderr
         )
         return 130
 
