@@ -103,10 +103,9 @@ def test_all_files_of_a_folder_set_the_same_keys(folder):
     files = sorted((CONFIGS / folder).glob("*.yaml"))
     common = {"model.init_from"}  # `align` is the first stage; the others are given it by flag
     keys = {path.name: set(leaves(path)) - common for path in files}
-    # `lora: null` and `lora: {r: …}` both decide all of it.
-    decided = {
-        n: {re.sub(r"^model\.lora\..*", "model.lora", k) for k in ks} for n, ks in keys.items()
-    }
+    # `lora: null` and `lora: {r: …}` both decide all of it; so do a strategy's name and its class.
+    whole = re.compile(r"^(model\.lora|trainer\.strategy)\..*")
+    decided = {name: {whole.sub(r"\1", key) for key in found} for name, found in keys.items()}
     assert all(value == decided[files[0].name] for value in decided.values()), decided
 
 

@@ -50,10 +50,8 @@ def assert_same_training(found: Path, expected: Path, tolerance: float) -> None:
     )
 
 
-SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in CASES if case != "lora"]
-
-
-@pytest.mark.parametrize("case", ["lora", *SLOW])
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.filterwarnings("ignore:`Trainer.*limit_val_batches")
 def test_two_sharded_ranks_train_and_answer_as_one_process(demo_world, tmp_path, case):
     one, two = tmp_path / "one", tmp_path / "two"

@@ -78,7 +78,12 @@ def assert_same_steps(clip, language, policy, backend, packs=PACKS):
 
 @pytest.mark.parametrize(
     ("policy", "backend", "packs"),
-    [("none", "eager", PACKS), ("full", "aot_eager", [p for p in PACKS if len(p) > 1])],
+    [
+        ("none", "eager", PACKS),
+        pytest.param(
+            *("full", "aot_eager", [p for p in PACKS if len(p) > 1]), marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_compiled_layers_change_neither_losses_nor_gradients_nor_names(
     clip, mistral, policy, backend, packs
@@ -154,6 +159,7 @@ def test_a_compiler_that_computes_something_else_is_found_out(clip, mistral):
         compile_layers(model.language, CPU, torch.float32, wrong)
 
 
+@pytest.mark.slow
 def test_answers_between_steps_run_uncompiled(demo_world, tmp_path, monkeypatch):
     """A fit with a validation: the answers add no graph, and the steps after it need no new one."""
     monkeypatch.setattr(

@@ -5,8 +5,10 @@ import re
 import shutil
 
 import pytest
+import transformers
 from byte_level import make_tokenizer, save_byte_level
 from huggingface_hub import constants
+from packaging.version import Version
 from transformers import AutoTokenizer
 
 from lightning_llava.errors import SettingError
@@ -54,8 +56,11 @@ def test_every_layout_gives_the_legacy_ids(layout):
     assert tokenizer_family(tokenizer) == "mistral_v1"
 
 
+@pytest.mark.skipif(
+    Version(transformers.__version__) >= Version("5.24"), reason="5.24 gives the right ids"
+)
 def test_transformers_by_itself_gives_other_ids(tokenizer_folder):
-    """Why a bare tokenizer.model is loaded in another way; if this fails, that way may go."""
+    """Why a bare tokenizer.model is loaded in another way, as long as 5.23 is supported."""
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     assert {text: ids_of(tokenizer, text) for text in LEGACY} != LEGACY
 

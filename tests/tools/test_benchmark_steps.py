@@ -48,6 +48,7 @@ def check_ratios(report, sides, last_line):
         assert side["peak_bytes"] > 0
 
 
+@pytest.mark.slow
 def test_loss_by_hand(tmp_path, capsys):
     sizes = ["--positions", "400", "--hidden", "16", "--vocabulary", "500", "--supervised", "10"]
     report, lines = report_of(["loss", *sizes], tmp_path / "report.json", capsys)
@@ -83,6 +84,7 @@ def test_a_size_that_is_none_is_refused(number, capsys):
     assert f"found '{number}'; expected a whole number above zero" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_train_by_hand(tmp_path, capsys):
     sizes = {
         "hidden": 256,
