@@ -15,9 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "stopped; the cache has what was translated, the next run goes on", file=sys.stderr
-        )
+        print("stopped; the cache has what was translated, the next run goes on", file=sys.stderr)
         return 130
 
 
