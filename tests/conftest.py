@@ -13,6 +13,7 @@ os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # of what Lightning cal
 import torch
 
 import long_run
+import marian
 import published
 import runs
 import tiny
@@ -114,3 +115,9 @@ def tokenizer_folder(tmp_path_factory):
     model = Path(mistral_common.__file__).parent / "data" / "tokenizer.model.v1"
     shutil.copy(model, folder / "tokenizer.model")
     return folder
+
+
+@pytest.fixture(scope="session")
+def marian_pair(tmp_path_factory):
+    """Folders of translation models by direction: ("en", "ru") and ("ru", "en")."""
+    return marian.save_marian_pair(tmp_path_factory.mktemp("marian"))

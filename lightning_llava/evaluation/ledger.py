@@ -41,7 +41,8 @@ class LedgerRow:
     """The answer brought back into English, where the model was asked in another language and is
     scored in English."""
     route: str | None
-    """How that was done: `map`, `lexicon`, `mt`, or `none` where nothing could."""
+    """How that was done: `map`, `lexicon`, `mt`, `kept` where the answer was English already, or
+    `none` where nothing could, and `english` is empty."""
 
 
 def write_ledger(path: Path, rows: Iterable[LedgerRow]) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from lightning_llava.data.converters.ocr import (
@@ -43,7 +44,9 @@ def _read_vqav2(source: Source) -> Iterator[Question]:
             raise SettingError(
                 f"{source.file}, question {truth.id}: image_id is {image!r}, expected COCO's number"
             )
-        yield source.question(answered.get(truth.id, truth), text, name.format(int(image)))
+        # Annotations know nothing of translations.
+        known = replace(answered.get(truth.id, truth), source=truth.source)
+        yield source.question(known, text, name.format(int(image)))
 
 
 def _coco_names(source: Source) -> str:

@@ -47,11 +47,16 @@ class Source:
             context: see `Question`.
 
         Raises:
-            SettingError: the text is empty.
+            SettingError: the text is empty, or a translation where English is asked.
         """
         where = f"{self.file}, question {truth.id}"
         if not text.strip():
             raise SettingError(f"{where}: the question is empty, expected a text; mend the file")
+        if truth.source is not None and self.spec.language == "en":
+            raise SettingError(
+                f"{where}: {text!r:.60} is the translation of {truth.source!r:.60}, but "
+                f"data.benchmarks.{self.benchmark}.language is en; set it to ru"
+            )
         commonest = next(iter(Counter(truth.answers).most_common(1)), None)
         return Question(
             self.benchmark,
@@ -64,6 +69,7 @@ class Source:
             self.spec.kind,
             truth.answers,
             tuple(truth.types.items()),
+            source=truth.source,
             context=context,
         )
 

@@ -29,6 +29,8 @@ class Truth:
     question: str | None = None
     types: dict[str, str] = field(default_factory=dict)
     """Ways to group the questions → the group of this one."""
+    source: str | None = None
+    """The published question, where `question` is its translation (`tools/translate.py`)."""
     counts: bool = True
     """False where an answer is allowed but not scored: GQA's questions that are not balanced."""
 
@@ -59,6 +61,7 @@ def read_vqa_questions(path: Path, setting: str) -> list[Truth]:
             (),
             identifier(record, "image_id", where),
             text(record, "question", where),
+            source=_optional(record, "source"),
         )
         for where, record in _entries(path, "questions", setting)
     )
@@ -91,6 +94,7 @@ def _read_pope(path: Path, setting: str) -> Iterator[Truth]:
             (label,),
             text(record, "image", where),
             text(record, "text", where),
+            source=_optional(record, "source"),
         )
     if wrong:
         raise SettingError(
@@ -121,6 +125,7 @@ def _read_textvqa(path: Path, setting: str) -> Iterator[Truth]:
             answers,
             identifier(record, "image_id", where),
             text(record, "question", where),
+            source=_optional(record, "source"),
         )
 
 
@@ -142,6 +147,7 @@ def _read_gqa(path: Path, setting: str) -> Iterator[Truth]:
             (text(record, "answer", where),),
             _optional(record, "imageId"),
             _optional(record, "question"),
+            source=_optional(record, "source"),
             counts=record["isBalanced"],
         )
 

@@ -1,0 +1,1 @@
+"""The Russian protocol: questions into Russian, answers back, scored in English."""
