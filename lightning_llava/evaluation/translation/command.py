@@ -81,7 +81,7 @@ def _add_questions(commands: Any) -> None:
         help="write questions whose translation fails its checks, too, marked with `problem`, "
         "instead of listing them in FOLDER/failed.tsv and ending with 2",
     )
-    _add_translators(one, to_russian=True, to_english=False)
+    _add_work(one, to_english=False)
 
 
 def _add_answers(commands: Any) -> None:
@@ -105,7 +105,7 @@ def _add_answers(commands: Any) -> None:
         "--without-ceiling", action="store_true", help="leave out the MT ceiling, to save time"
     )
     _add_measuring(one)
-    _add_translators(one, to_russian=True, to_english=True)
+    _add_work(one, to_english=True)
 
 
 def _add_ceiling(commands: Any) -> None:
@@ -116,7 +116,7 @@ def _add_ceiling(commands: Any) -> None:
     )
     _add_reviewed(one)
     _add_measuring(one)
-    _add_translators(one, to_russian=True, to_english=True)
+    _add_work(one, to_english=True)
 
 
 def _add_lexicon(commands: Any) -> None:
@@ -154,13 +154,18 @@ def _add_measuring(one: ArgumentParser) -> None:
     one.add_argument("--json", action="store_true", help="print all numbers, instead of tables")
 
 
-def _add_translators(one: ArgumentParser, to_russian: bool, to_english: bool) -> None:
+def add_translators(one: ArgumentParser, to_english: bool = True) -> None:
+    """Add the options that `Directions` reads, but for `--batch-size` and `--device`.
+
+    Args:
+        one: of any command that translates.
+        to_english: whether it translates into English, too.
+    """
     what = (
         "folder or hub name, @REVISION behind it or not, of a sequence-to-sequence or chat model; "
         f"a .tsv or .json file of translations; {NONE}; or {ORACLE}, to try the protocol out"
     )
-    if to_russian:
-        one.add_argument("--to-russian", default=TO_RUSSIAN, metavar="MODEL", help=what)
+    one.add_argument("--to-russian", default=TO_RUSSIAN, metavar="MODEL", help=what)
     if to_english:
         one.add_argument("--to-english", default=TO_ENGLISH, metavar="MODEL", help="likewise")
     one.add_argument(
@@ -171,5 +176,9 @@ def _add_translators(one: ArgumentParser, to_russian: bool, to_english: bool) ->
         help="keeps every translation, of all models",
     )
     one.add_argument("--beams", type=int, default=BEAMS, help="of a sequence-to-sequence model")
+
+
+def _add_work(one: ArgumentParser, to_english: bool) -> None:
+    add_translators(one, to_english=to_english)
     one.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="texts at once")
     one.add_argument("--device", default="auto", help="cpu, cuda, …; auto takes a GPU if any")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.translation.chat import ChatTranslator
 from lightning_llava.evaluation.translation.model_source import ModelSource
 from lightning_llava.evaluation.translation.seq2seq import Seq2SeqTranslator
@@ -23,7 +24,7 @@ def load_translator(
     setting: str,
     beams: int = BEAMS,
     batch_size: int = BATCH_SIZE,
-    device: str = "auto",
+    device: str | None = None,
 ) -> Translator:
     """Load a translator.
 
@@ -34,11 +35,13 @@ def load_translator(
         setting: what the user wrote it under, for errors.
         beams: of a sequence-to-sequence model.
         batch_size: texts at once.
-        device: `auto`, or as torch names it.
+        device: as torch names it; None or `auto` takes the first GPU, or without one the CPU.
 
     Raises:
         SettingError: it cannot be loaded.
     """
+    if min(beams, batch_size) < 1:
+        raise SettingError(f"{beams} beams, {batch_size} texts at once; expected 1 or more of each")
     if written == ORACLE:
         return OracleTranslator()
     if written == NONE:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
+from lightning_llava.errors import SettingError
 from lightning_llava.hub import explain_loading, resolve
 
 _PARTS = ("*.safetensors", "*.json", "*.spm", "*.model", "*.jinja", "*.txt")
@@ -21,7 +22,7 @@ class ModelSource:
     written: str
     """`NAME` or `NAME@REVISION`, as the user wrote it."""
     setting: str
-    device: str = "auto"
+    device: str | None = None
 
     @cached_property
     def _parts(self) -> tuple[str, str | None]:
@@ -65,9 +66,14 @@ class ModelSource:
 
     @cached_property
     def torch_device(self) -> torch.device:
-        """Where to translate: `auto` is the first GPU, or without one the CPU."""
-        chosen = "cuda" if torch.cuda.is_available() else "cpu"
-        return torch.device(chosen if self.device == "auto" else self.device)
+        """Where to translate: None and `auto` are the first GPU, or without one the CPU."""
+        if self.device not in (None, "auto"):
+            try:
+                return torch.device(self.device)
+            except RuntimeError as error:
+                reason = str(error).split(":")[0]
+                raise SettingError(f"--device {self.device}: {reason}; try cpu or cuda") from error
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     @property
     def dtype(self) -> Any:

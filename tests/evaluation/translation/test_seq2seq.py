@@ -95,6 +95,18 @@ def test_what_is_not_there_is_one_sentence_with_the_option(written):
         load_translator(written, "--to-russian")
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"beams": 0}, "0 beams, 32 texts"),
+        ({"device": "toaster"}, "--device toaster: Expected one"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(marian_pair, settings, message):
+    with pytest.raises(SettingError, match=message):
+        load_translator(str(marian_pair["en", "ru"]), "--to-russian", **settings)
+
+
 def test_weights_other_than_safetensors_are_not_loaded(marian_pair, tmp_path):
     copy = shutil.copytree(marian_pair["en", "ru"], tmp_path / "pickled")
     (copy / "model.safetensors").unlink()
