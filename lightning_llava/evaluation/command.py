@@ -23,6 +23,8 @@ from lightning_llava.evaluation.configured import read_benchmarks
 from lightning_llava.evaluation.processes import Processes, launched
 from lightning_llava.evaluation.report import rich_table, score_rows
 from lightning_llava.evaluation.run import Outcome, evaluate
+from lightning_llava.evaluation.translation.around import Around, add_protocol
+from lightning_llava.evaluation.translation.command import Defaults
 from lightning_llava.specs import BenchmarkSpec, GenerationSpec
 
 PROG = "python tools/evaluate.py"
@@ -48,10 +50,12 @@ def _run(options: Namespace) -> int:
     specs = _specs(options)
     questions = load_benchmarks(specs, options.subset is None, options.seed)
     processes.join()
-    outcome = _evaluate(options, questions, processes, console)
+    around = Around(options, processes)
+    outcome = _evaluate(options, questions, processes, console, around)
     processes.leave()
     if outcome is not None:
         _print(outcome, write_submissions(options.output, outcome.rows, specs), options.output)
+        around.print()
     return 0
 
 
@@ -74,10 +78,12 @@ def parser() -> ArgumentParser:
         description="Ask a model the questions of benchmarks, and score its answers. A run that was"
         " stopped or killed goes on when started again: answers are kept in the output folder, and"
         " used where weights, prompt, picture and settings are the same.",
+        formatter_class=Defaults,
         epilog="several GPUs: torchrun --nproc-per-node N tools/evaluate.py …",
     )
     _add_questions(parser)
     _add_model(parser)
+    add_protocol(parser)
     parser.add_argument(
         "--output",
         type=Path,
@@ -130,7 +136,7 @@ def _add_model(parser: ArgumentParser) -> None:
         choices=KINDS,
         default="auto",
         help="llava: this project's checkpoint; hf: image-text-to-text model; llm: bare LLM; file:"
-        " answers (default: auto, by what --model is)",
+        " answers; auto goes by what --model is (default: %(default)s)",
     )
     add("--revision", metavar="NAME", help="of the hub (default: the newest)")
     add(
@@ -164,12 +170,17 @@ def _specs(options: Namespace) -> dict[str, BenchmarkSpec]:
 
 
 def _evaluate(
-    options: Namespace, questions: list[Question], processes: Processes, console: Console
+    options: Namespace,
+    questions: list[Question],
+    processes: Processes,
+    console: Console,
+    around: Around,
 ) -> Outcome | None:
     answerer = _load(options)
     meta = {
         "model": answerer.name,
         "fingerprint": answerer.fingerprint,
+        "protocol": options.protocol,
         "subset": options.subset,
         "seed": options.seed,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -180,6 +191,8 @@ def _evaluate(
         options.output,
         meta,
         console,
+        around.before,
+        around.after,
         at_once=options.batch_size,
         processes=processes,
     )

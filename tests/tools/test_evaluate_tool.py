@@ -72,6 +72,23 @@ def report(folder):
     return content
 
 
+def test_the_russian_protocol_in_one_command(run, short_run, tmp_path):
+    options = ("--protocol", "russian", "--to-russian", "oracle", "--to-english", "oracle")
+    cache = ("--cache", tmp_path / "translations.jsonl")
+    out = run(short_run, tmp_path, *options, *cache)
+    rows = read_ledger(tmp_path / "ledger.jsonl")
+    translated = [row for row in rows if row.benchmark == "pope"]
+    assert translated
+    assert all(row.language == "ru" and row.question != row.source for row in translated)
+    assert all("Ответь одним словом" in row.prompt for row in translated)
+    assert all(row.english is not None and row.route is not None for row in translated)
+    # Asked in Russian from the beginning: left alone.
+    assert all(row.source is None for row in rows if row.benchmark == "pope_ru")
+    assert "MT ceiling" in out
+    assert "pope/random" in out
+    assert "0 prompts" in run(short_run, tmp_path, *options, *cache), "no question is asked twice"
+
+
 @pytest.mark.parametrize("kind", ["blip2", "instructblip", "llava", "our own"])
 def test_any_model(run, published_models, short_run, kind, tmp_path):
     model = short_run if kind == "our own" else published_models(kind)
@@ -220,7 +237,9 @@ def test_a_wrong_config_is_named_with_its_line(tool, tmp_path, capsys):
 
 
 def test_every_default_is_in_the_help():
+    formatter = parser()._get_formatter()
     for action in parser()._actions:
         assert action.option_strings
         if action.dest != "help":
-            assert "(default: " in action.help or "(required)" in action.help, action.dest
+            text = formatter._expand_help(action)
+            assert "(default: " in text or "(required)" in text, action.dest

@@ -18,7 +18,7 @@ TO_ENGLISH = "Helsinki-NLP/opus-mt-ru-en"
 CACHE = "translations.jsonl"
 
 
-class _Defaults(ArgumentDefaultsHelpFormatter):
+class Defaults(ArgumentDefaultsHelpFormatter):
     """Names a default only where there is one."""
 
     def _get_help_string(self, action: Any) -> str | None:
@@ -47,12 +47,12 @@ def parser() -> ArgumentParser:
     _add_questions(commands)
     _add_answers(commands)
     _add_ceiling(commands)
-    _add_lexicon(commands)
+    _add_lexicon_command(commands)
     return parser
 
 
 def _command(commands: Any, name: str, what: str, run: Any) -> ArgumentParser:
-    one = commands.add_parser(name, help=what, description=what, formatter_class=_Defaults)
+    one = commands.add_parser(name, help=what, description=what, formatter_class=Defaults)
     one.set_defaults(run=run)
     return one
 
@@ -74,7 +74,7 @@ def _add_questions(commands: Any) -> None:
         metavar="FOLDER",
         help="gets a file of the same name per FILE; `source` keeps the English (required)",
     )
-    _add_reviewed(one)
+    add_reviewed(one)
     one.add_argument(
         "--keep-failed",
         action="store_true",
@@ -101,10 +101,8 @@ def _add_answers(commands: Any) -> None:
         metavar="FILE",
         help="one English answer per line; also score answers put to the most alike of these",
     )
-    one.add_argument(
-        "--without-ceiling", action="store_true", help="leave out the MT ceiling, to save time"
-    )
-    _add_measuring(one)
+    add_measuring(one)
+    _add_output(one)
     _add_work(one, to_english=True)
 
 
@@ -114,12 +112,13 @@ def _add_ceiling(commands: Any) -> None:
     one.add_argument(
         "ledger", type=Path, metavar="LEDGER", help="of a run in either language; gives the labels"
     )
-    _add_reviewed(one)
-    _add_measuring(one)
+    add_reviewed(one)
+    add_lexicon(one)
+    _add_output(one)
     _add_work(one, to_english=True)
 
 
-def _add_lexicon(commands: Any) -> None:
+def _add_lexicon_command(commands: Any) -> None:
     what = "count Russian → English answers on a training split in both languages"
     one = _command(commands, "lexicon", what, count_lexicon)
     for name, how in {
@@ -132,29 +131,49 @@ def _add_lexicon(commands: Any) -> None:
         )
 
 
-def _add_reviewed(one: ArgumentParser) -> None:
+def add_reviewed(one: Any) -> None:
+    """Add the option that `read_reviewed` reads."""
     one.add_argument(
         "--reviewed",
         type=Path,
         metavar="FILE",
-        help="english<TAB>russian questions that come before translation; POPE's are built in",
+        help="english<TAB>russian questions that come before translation (default: POPE's, which are"
+        " built in)",
     )
 
 
-def _add_measuring(one: ArgumentParser) -> None:
+def add_measuring(one: Any) -> None:
+    """Add the options that decide what is measured on answers."""
     one.add_argument(
-        "--lexicon", type=Path, metavar="FILE", help="what `lexicon` wrote; without it, a step less"
+        "--without-ceiling",
+        action="store_true",
+        help="leave out the MT ceiling, to save time (default: measure it)",
+    )
+    add_lexicon(one)
+
+
+def add_lexicon(one: Any) -> None:
+    """Add the options that `read_asked_lexicon` reads."""
+    one.add_argument(
+        "--lexicon",
+        type=Path,
+        metavar="FILE",
+        help="what `lexicon` wrote (default: none, a step less)",
     )
     one.add_argument(
         "--without-lemmas",
         action="store_true",
-        help="find only the forms that the lexicon has; otherwise pymorphy3 must be installed",
+        help="find only the forms that the lexicon has; otherwise pymorphy3 must be installed"
+        " (default: by lemmas)",
     )
+
+
+def _add_output(one: ArgumentParser) -> None:
     one.add_argument("--report", type=Path, metavar="FILE", help="also write all numbers as JSON")
     one.add_argument("--json", action="store_true", help="print all numbers, instead of tables")
 
 
-def add_translators(one: ArgumentParser, to_english: bool = True) -> None:
+def add_translators(one: Any, to_english: bool = True) -> None:
     """Add the options that `Directions` reads, but for `--batch-size` and `--device`.
 
     Args:

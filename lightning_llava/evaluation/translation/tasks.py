@@ -51,7 +51,7 @@ def put_questions_into_russian(options: Namespace) -> int:
     texts = list(dict.fromkeys(text for file in files for text in file.texts()))
     with progress_bar() as bar:
         to_russian = Directions(options, bar).to_russian
-        russian = dict(zip(texts, render(texts, to_russian, _reviewed(options)), strict=True))
+        russian = dict(zip(texts, render(texts, to_russian, read_reviewed(options)), strict=True))
     failed = {text: found for text, found in russian.items() if found.problem}
     if failed and not options.keep_failed:
         _refuse_failed(failed, options)
@@ -97,7 +97,7 @@ def bring_answers_back(options: Namespace) -> int:
         protocol = RussianProtocol(
             directions.to_russian,
             directions.to_english,
-            lexicon=_lexicon(options),
+            lexicon=read_asked_lexicon(options),
             vocabulary=vocabulary,
             with_ceiling=not options.without_ceiling,
         )
@@ -116,9 +116,9 @@ def measure_ceiling(options: Namespace) -> int:
         )
     with progress_bar() as bar:
         directions = Directions(options, bar)
-        reviewed = _reviewed(options)
+        reviewed = read_reviewed(options)
         rows = _asked_in_russian(rows, directions, reviewed)
-        lexicon = _lexicon(options)
+        lexicon = read_asked_lexicon(options)
         if lexicon:
             lexicon.check_unseen(rows)
         top = ceiling(rows, directions.to_russian, AnswerChain(directions.to_english, lexicon))
@@ -145,11 +145,13 @@ def count_lexicon(options: Namespace) -> int:
     return 0
 
 
-def _reviewed(options: Namespace) -> Reviewed:
+def read_reviewed(options: Namespace) -> Reviewed:
+    """Read the reviewed questions that are named; those that are built in come after them."""
     return Reviewed(read_table(options.reviewed, "--reviewed") if options.reviewed else None)
 
 
-def _lexicon(options: Namespace) -> Lexicon | None:
+def read_asked_lexicon(options: Namespace) -> Lexicon | None:
+    """Read the lexicon that is named, if one is."""
     if options.lexicon is None:
         return None
     return read_lexicon(options.lexicon, lemmas=not options.without_lemmas)
@@ -181,6 +183,11 @@ def _print(splits: Numbers, questions: Numbers, options: Namespace) -> None:
     if options.json:
         sys.stdout.write(text)
         return
+    print_measured(splits, questions)
+
+
+def print_measured(splits: Numbers, questions: Numbers) -> None:
+    """Print score, ceiling and routes, as `RussianProtocol` measured them."""
     console = Console()
     console.print(score_table(splits))
     for key, title in (
