@@ -30,9 +30,12 @@ class Prediction:
     """File and line, for errors."""
     split: str | None = None
     benchmark: str | None = None
+    kind: str | None = None
+    """`BenchmarkSpec.kind`, in a ledger."""
     language: str | None = None
     image: str | None = None
     question: str | None = None
+    """As published, where the file also has what it was translated to."""
     prompt: str | None = None
 
 
@@ -57,9 +60,10 @@ def read_predictions(path: Path, split: str | None) -> list[Prediction]:
                 f"{path}, question {row.question_id}",
                 split or row.split,
                 row.benchmark,
+                row.kind,
                 row.language,
                 row.image,
-                row.question,
+                row.source or row.question,
                 row.prompt,
             )
             for row in read_ledger(path)
