@@ -2,6 +2,6 @@
 
 import logging
 
-# Where it is installed, bitsandbytes warns at import of a CPU kernel that is missing. It would round
-# NF4 weights once more, and is kept off: models/quantization.py.
+# Where it is installed, bitsandbytes warns at import of a CPU kernel that is missing. It would
+# round NF4 weights once more, and is kept off: models/quantization.py.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
