@@ -137,7 +137,7 @@ def add_reviewed(one: Any) -> None:
         "--reviewed",
         type=Path,
         metavar="FILE",
-        help="english<TAB>russian questions that come before translation (default: POPE's, which are"
+        help="english<TAB>russian questions, before translation (default: POPE's, which are"
         " built in)",
     )
 
