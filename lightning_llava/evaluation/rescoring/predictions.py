@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.json_files import identifier, read_records, text
-from lightning_llava.evaluation.kinds import scored_answer
+from lightning_llava.evaluation.kinds import headline_dialect, scored_answer
 from lightning_llava.evaluation.ledger import read_ledger
 
 OPTION = "--predictions"
@@ -32,7 +32,8 @@ class Prediction:
     benchmark: str | None = None
     kind: str | None = None
     """`BenchmarkSpec.kind`, in a ledger."""
-    language: str | None = None
+    dialect: str | None = None
+    """The headline's, in a ledger."""
     image: str | None = None
     question: str | None = None
     """As published, where the file also has what it was translated to."""
@@ -61,7 +62,7 @@ def read_predictions(path: Path, split: str | None) -> list[Prediction]:
                 split or row.split,
                 row.benchmark,
                 row.kind,
-                row.language,
+                headline_dialect(row),
                 row.image,
                 row.source or row.question,
                 row.prompt,

@@ -71,7 +71,8 @@ def rescore(
         predictions: files of answers; several are put together.
         questions: POPE, LLaVA's question file, through which its one answer file for all splits
             joins; VQAv2, the published questions, which must be those of the annotations.
-        dialect: a name, `all`, or None for the first of `DIALECTS` (POPE in Russian: `strict`).
+        dialect: a name, `all`, or None: the headline's of a ledger, else the first of `DIALECTS`
+            (POPE: `strict` where the answers are in Russian).
 
     Raises:
         SettingError: files or rows do not fit together, or the dialect is not defined.
@@ -190,16 +191,16 @@ def _are_images(truths: Mapping[str, Sequence[Truth]], answers: Sequence[Predict
 
 
 def _plain_dialect(benchmark: str, pairs: Sequence[Pair]) -> str:
+    """Score a ledger as its report does, and other answers by the first dialect."""
+    headline = {answer.dialect for _, answer in pairs}
+    if len(headline) == 1 and (name := headline.pop()):
+        return name
     if benchmark == "pope":
         return dialect_for("ru" if _mostly_russian(pairs) else "en")
     return next(iter(DIALECTS[benchmark]))
 
 
 def _mostly_russian(pairs: Sequence[Pair]) -> bool:
-    """Go by the run's language where a ledger says it, else by the letters of the answers."""
-    languages = {answer.language for _, answer in pairs}
-    if languages.isdisjoint({None}) and len(languages) == 1:
-        return languages != {"en"}
     counts = language_update([answer.answer for _, answer in pairs], "ru")
     return counts.asked > counts.other
 
