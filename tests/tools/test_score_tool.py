@@ -134,6 +134,9 @@ def test_llavas_one_file_joins_through_its_question_file(scores, refusal, old_po
     assert "name the split of each file" in refusal(*command)
     lines(file, answers[:-1])
     assert "answers missing: 1 (8909)" in refusal(*command, "--questions", questions)
+    answers[7]["prompt"] = answers[8]["prompt"]
+    lines(file, answers)
+    assert "line 8: was asked 'Is there thing 8" in refusal(*command, "--questions", questions)
 
 
 def test_every_pair_of_llavas_files_is_checked(refusal, old_pope, tmp_path):

@@ -12,6 +12,7 @@ from lightning_llava.evaluation.json_files import identifier, read_records, text
 from lightning_llava.evaluation.rescoring.join import (
     Pair,
     check_image,
+    check_question,
     check_same,
     plain_question,
 )
@@ -47,13 +48,10 @@ def join_by_rows(
     check_same(str(questions), ids, [prediction.id for prediction in predictions])
     asked: dict[str, list[Prediction]] = defaultdict(list)
     for (where, record), name in zip(rows, ids, strict=True):
+        image, question = text(record, "image", where), text(record, "text", where)
+        check_question(Truth(name, (), image, question), answered[name])
         asked[text(record, "category", where)].append(
-            replace(
-                answered[name],
-                where=where,
-                image=text(record, "image", where),
-                question=text(record, "text", where),
-            )
+            replace(answered[name], where=where, image=image, question=question)
         )
     if asked.keys() != splits.keys():
         raise SettingError(
