@@ -55,7 +55,7 @@ def _run(options: Namespace) -> int:
     processes.leave()
     if outcome is not None:
         _print(outcome, write_submissions(options.output, outcome.rows, specs), options.output)
-        around.print()
+        around.report(options.output)
     return 0
 
 

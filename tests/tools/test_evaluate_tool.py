@@ -86,6 +86,11 @@ def test_the_russian_protocol_in_one_command(run, short_run, tmp_path):
     assert all(row.source is None for row in rows if row.benchmark == "pope_ru")
     assert "MT ceiling" in out
     assert "pope/random" in out
+    measured = json.loads((tmp_path / "russian.json").read_text(encoding="utf-8"))["splits"]
+    scores = report(tmp_path)["scores"]["pope"]
+    for split in ("random", "popular", "adversarial", "mean"):
+        assert measured[f"pope/{split}"]["score"] == pytest.approx(scores[split]["f1"])
+        assert measured[f"pope/{split}"]["ceiling"] == 1.0
     assert "0 prompts" in run(short_run, tmp_path, *options, *cache), "no question is asked twice"
 
 

@@ -3,8 +3,10 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from lightning_llava.evaluation.benchmarks import Question
+from lightning_llava.evaluation.json_lines import write_atomically
 from lightning_llava.evaluation.ledger import LedgerRow
 from lightning_llava.evaluation.processes import Processes
 from lightning_llava.evaluation.translation.command import (
@@ -16,12 +18,14 @@ from lightning_llava.evaluation.translation.directions import Directions, progre
 from lightning_llava.evaluation.translation.loading import BATCH_SIZE
 from lightning_llava.evaluation.translation.protocol import RussianProtocol
 from lightning_llava.evaluation.translation.tasks import (
+    measured_json,
     print_measured,
     read_asked_lexicon,
     read_reviewed,
 )
 
 ENGLISH, RUSSIAN = "english", "russian"
+REPORT = "russian.json"
 
 
 def add_protocol(parser: ArgumentParser) -> None:
@@ -76,10 +80,12 @@ class Around:
         with self._protocol() as self._measured:
             return self._measured.after(rows)
 
-    def print(self) -> None:
-        """Say what was measured."""
+    def report(self, folder: Path) -> None:
+        """Say what was measured, and write `russian.json` beside the report."""
         if self._measured is not None:
-            print_measured(self._measured.splits, self._measured.questions)
+            measured = self._measured.splits, self._measured.questions
+            write_atomically(folder / REPORT, measured_json(*measured))
+            print_measured(*measured)
 
     @contextmanager
     def _protocol(self) -> Iterator[RussianProtocol]:

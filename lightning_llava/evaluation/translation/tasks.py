@@ -176,14 +176,19 @@ def _asked_in_russian(
 
 
 def _print(splits: Numbers, questions: Numbers, options: Namespace) -> None:
-    content = {"splits": splits, "questions": questions}
-    text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+    text = measured_json(splits, questions)
     if options.report:
         write_atomically(options.report, text)
     if options.json:
         sys.stdout.write(text)
         return
     print_measured(splits, questions)
+
+
+def measured_json(splits: Numbers, questions: Numbers) -> str:
+    """Write all numbers that `RussianProtocol` measured."""
+    content = {"splits": splits, "questions": questions}
+    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 
 
 def print_measured(splits: Numbers, questions: Numbers) -> None:
