@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.kinds import (
+    IN_ENGLISH,
     WITHOUT_LABELS,
     headline_dialect,
     scored_answer,
@@ -32,7 +33,9 @@ def score_split(rows: Sequence[LedgerRow]) -> Numbers:
         which nothing can be read; `chance_accuracy`, what always giving the commonest right answer
         would have, and for POPE `chance_f1`, always saying yes; VQAv2's `accuracy_TYPE` per
         answer_type; `language_fidelity`, the share of raw answers in the language asked for, of
-        those that have letters. Where nothing is published to score with, `total` and fidelity.
+        those that have letters; `not_in_english`, the share of answers in another language that are
+        held against English ones, where there are any. Where nothing is published to score with,
+        `total` and fidelity.
 
     Raises:
         SettingError: several kinds or languages in the split, or rows without label.
@@ -45,7 +48,8 @@ def score_split(rows: Sequence[LedgerRow]) -> Numbers:
     # POPE and regions count their unknowns themselves.
     unknown = sum(not read_answer(row) for row in rows) / len(rows)
     numbers = _SCORERS[kind](rows, labels, headline_dialect(rows[0]))
-    return {"unknown_rate": unknown, **numbers, **_fidelity(rows, language)}
+    spoken = _fidelity(rows, language) | _not_in_english(rows, kind, language)
+    return {"unknown_rate": unknown, **numbers, **spoken}
 
 
 def _only(rows: Sequence[LedgerRow], what: str, of: Callable[[LedgerRow], str]) -> str:
@@ -62,6 +66,14 @@ def _fidelity(rows: Sequence[LedgerRow], language: str) -> Numbers:
     share = language_compute(language_update([row.raw_answer for row in rows], language))
     # Numbers alone are of no language, and not a number is no JSON.
     return {} if math.isnan(share["fidelity"]) else {"language_fidelity": share["fidelity"]}
+
+
+def _not_in_english(rows: Sequence[LedgerRow], kind: str, language: str) -> Numbers:
+    """Tell how many answers nobody has brought back; POPE is read in both languages."""
+    if language == "en" or kind == "pope" or kind not in IN_ENGLISH:
+        return {}
+    share = sum(row.english is None for row in rows) / len(rows)
+    return {"not_in_english": share} if share else {}
 
 
 def _answers(rows: Sequence[LedgerRow]) -> list[str]:

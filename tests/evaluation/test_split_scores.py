@@ -92,6 +92,15 @@ def test_answers_in_english_are_scored_and_fidelity_is_of_the_raw_ones():
     part = [replace(part[0], english="cat"), replace(part[1], english="dog")]
     numbers = score_rows(part)["gqa"]["val"]
     assert (numbers["accuracy"], numbers["language_fidelity"]) == (1.0, 0.5)
+    assert "not_in_english" not in numbers
+
+
+def test_russian_answers_against_english_labels_are_counted(tmp_path):
+    part = rows("gqa", [("cat", ("cat",), "Кот"), ("dog", ("dog",), "Собака")], "ru")
+    part[0] = replace(part[0], english="cat")
+    assert score_rows(part)["gqa"]["val"]["not_in_english"] == 0.5
+    report = write_report(tmp_path, part, {}).with_suffix(".md").read_text()
+    assert "tools/translate.py answers brings them back" in report
 
 
 def test_splits_without_labels_are_counted_and_not_scored():
