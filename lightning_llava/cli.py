@@ -54,11 +54,8 @@ MISLEADING: dict[str, str] = {
     "keeps; lightning looks for it in the loader",
     r"It is recommended to use `self.log\('benchmarks/": "scores are of all ranks' answers",
     r"Checkpoint directory .* exists and is not empty": "that is what resuming a run looks like",
-    r"Failed to load CPU gemm_4bit_forward": "a kernel that would round NF4 weights once more, "
-    "and is kept off: models/quantization.py",
 }
-"""What Lightning and bitsandbytes say and is not so here, by the beginning of the message, with the
-reason."""
+"""What Lightning says and is not so here, by the beginning of the message, with the reason."""
 
 
 class SaveConfig(SaveConfigCallback):
@@ -217,8 +214,7 @@ def silence_misleading() -> None:
     """Drop the messages of `MISLEADING`, warnings and log lines, and no other."""
     for pattern in MISLEADING:
         warnings.filterwarnings("ignore", message=pattern)
-    for name in (rank_zero.__name__, "bitsandbytes.backends.cpu.ops"):
-        logging.getLogger(name).addFilter(_is_news)
+    logging.getLogger(rank_zero.__name__).addFilter(_is_news)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

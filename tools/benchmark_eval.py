@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from measuring import (
+    add_settings,
     count_flops,
-    positive,
     ratio_line,
     surroundings,
     take_turns,
@@ -77,22 +77,7 @@ def add_eval_command(commands: Any) -> None:
     parser = commands.add_parser(
         "eval", help="questions about an image, answered one by one and together"
     )
-    for field in fields(EvalSettings):
-        parser.add_argument(
-            f"--{field.name}",
-            type=int if field.name == "seed" else positive,
-            default=field.default,
-            metavar="N",
-            help=f"{MEANINGS[field.name]} (default: %(default)s)",
-        )
-    parser.add_argument(
-        "--rounds",
-        type=positive,
-        default=5,
-        metavar="N",
-        help="the best one counts (default: %(default)s)",
-    )
-    parser.add_argument("--json", metavar="FILE", help="write the numbers there too")
+    add_settings(parser, EvalSettings, MEANINGS)
     parser.set_defaults(run=run)
 
 

@@ -10,10 +10,10 @@ import torch
 from measuring import (
     Outcome,
     Step,
+    add_settings,
     check_agreement,
     costs_table,
     measure,
-    positive,
     ratio_line,
     ratios_of,
     surroundings,
@@ -63,22 +63,7 @@ MEANINGS = {
 def add_loss_command(commands: Any) -> None:
     """Add the command to what `add_subparsers` returned."""
     parser = commands.add_parser("loss", help="the output head and the loss: memory and time")
-    for field in fields(LossSettings):
-        parser.add_argument(
-            f"--{field.name}",
-            type=int if field.name == "seed" else positive,
-            default=field.default,
-            metavar="N",
-            help=f"{MEANINGS[field.name]} (default: %(default)s)",
-        )
-    parser.add_argument(
-        "--rounds",
-        type=positive,
-        default=5,
-        metavar="N",
-        help="the best one counts (default: %(default)s)",
-    )
-    parser.add_argument("--json", metavar="FILE", help="write the numbers there too")
+    add_settings(parser, LossSettings, MEANINGS)
     parser.set_defaults(run=run)
 
 

@@ -11,6 +11,7 @@ from layer_bytes import LayerSettings, bytes_table, layer_bytes
 from measuring import (
     Outcome,
     Step,
+    add_settings,
     check_agreement,
     costs_table,
     measure,
@@ -88,17 +89,8 @@ def add_train_command(commands: Any) -> None:
     parser = commands.add_parser(
         "train", help="a micro-batch, packed against padded; bytes a decoder layer keeps"
     )
-    for field in fields(TrainSettings):
-        kind: Any = {"sigma": float, "seed": int, "without": int}.get(field.name, positive)
-        parser.add_argument(
-            f"--{field.name}",
-            type=kind,
-            default=field.default,
-            metavar="N",
-            help=f"{MEANINGS[field.name]} (default: %(default)s)",
-        )
+    add_settings(parser, TrainSettings, MEANINGS, sigma=float, without=int)
     for name, default, meaning in (
-        ("--rounds", 5, "the best one counts"),
         ("--layer-width", 4096, "hidden size of the layer whose bytes are counted"),
         ("--layer-rank", 128, "of its LoRA"),
     ):
@@ -113,9 +105,9 @@ def add_train_command(commands: Any) -> None:
         "--compiled",
         action=BooleanOptionalAction,
         default=True,
-        help="count the bytes of a compiled layer too, which takes half a minute",
+        help="count the bytes of a compiled layer too, which takes half a minute "
+        "(default: %(default)s)",
     )
-    parser.add_argument("--json", metavar="FILE", help="write the numbers there too")
     parser.set_defaults(run=run)
 
 

@@ -10,7 +10,7 @@ import time
 import warnings
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import version
@@ -262,6 +262,27 @@ def versions(*packages: str) -> str:
     """Name what was measured."""
     installed = ", ".join(f"{name} {version(name)}" for name in packages)
     return f"Python {platform.python_version()}, {installed}"
+
+
+def add_settings(parser: Any, settings: type, meanings: Mapping[str, str], **kinds: Any) -> None:
+    """Add an option for each field of a dataclass, for the rounds and for the JSON file.
+
+    Args:
+        parser: of the command.
+        settings: whose fields have defaults.
+        meanings: the help of each field.
+        kinds: how fields are read that are not whole numbers above zero; a seed is any number.
+    """
+    numbers = [(f.name, f.default, meanings[f.name]) for f in fields(settings)]
+    for name, default, meaning in (*numbers, ("rounds", 5, "the best one counts")):
+        parser.add_argument(
+            f"--{name}",
+            type={"seed": int, **kinds}.get(name, positive),
+            default=default,
+            metavar="N",
+            help=f"{meaning} (default: %(default)s)",
+        )
+    parser.add_argument("--json", metavar="FILE", help="write the numbers there too")
 
 
 def positive(text: str) -> int:

@@ -22,7 +22,6 @@ from lightning_llava.evaluation.intervals import (
 )
 from lightning_llava.evaluation.ledger import LedgerRow
 from lightning_llava.evaluation.measures import (
-    RIGHT,
     cluster_numbers,
     group_numbers,
     measures,
@@ -30,6 +29,7 @@ from lightning_llava.evaluation.measures import (
     unique_splits,
 )
 from lightning_llava.evaluation.pairing import Pair, pair_rows
+from lightning_llava.evaluation.row_scores import RIGHT
 
 PERMUTATIONS = 9999
 EXACT = 12

@@ -14,8 +14,8 @@ from PIL import Image
 from lightning_llava.data.image_decode import decode
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.ledger import LedgerRow
-from lightning_llava.evaluation.measures import RIGHT, by_benchmark, scored_rows
-from lightning_llava.evaluation.row_scores import row_score
+from lightning_llava.evaluation.measures import by_benchmark, scored_rows
+from lightning_llava.evaluation.row_scores import RIGHT, row_score
 
 MOST = 50
 SIDE = 320

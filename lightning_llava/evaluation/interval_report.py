@@ -27,7 +27,6 @@ def interval_lines(intervals: Intervals) -> list[list[str]]:
             benchmark,
             split,
             HEADINGS.get(measure, measure),
-            f"{100 * found.value:.2f}",
             *_facts(found),
         ]
         for benchmark, splits in intervals.items()

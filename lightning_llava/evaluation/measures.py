@@ -26,9 +26,6 @@ Parts = tuple[float, float]
 Intervals = dict[str, dict[str, dict[str, Interval]]]
 """Benchmark → split, and `mean` → measure."""
 
-RIGHT = 0.5
-"""A row with this score or more is called right: half a point, where the score has parts."""
-
 
 def _accuracy(row: LedgerRow) -> Parts:
     return row_score(row), 1.0

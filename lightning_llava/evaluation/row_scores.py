@@ -13,6 +13,9 @@ from lightning_llava.evaluation.scorers.regions import THRESHOLD, iou, parse_box
 from lightning_llava.evaluation.scorers.vqa import VqaBenchmark, vqa_tenths
 from lightning_llava.evaluation.scorers.vqa_text import process_m4c
 
+RIGHT = 0.5
+"""A row with this score or more is called right: half a point, where the score has parts."""
+
 
 def row_score(row: LedgerRow) -> float:
     """Score a row from its answer: 0 to 1, in tenths for VQAv2 and TextVQA, else right or wrong.
@@ -29,11 +32,11 @@ def row_score(row: LedgerRow) -> float:
 def judged(row: LedgerRow) -> LedgerRow:
     """Fill `parsed` and `correct` from the answers of the row; without a label both are None.
 
-    An answer is called correct from a score of 0.5.
+    An answer is called correct from a score of `RIGHT`.
     """
     if row.label is None:
         return replace(row, parsed=None, correct=None)
-    return replace(row, parsed=read_answer(row), correct=row_score(row) >= 0.5)
+    return replace(row, parsed=read_answer(row), correct=row_score(row) >= RIGHT)
 
 
 def read_answer(row: LedgerRow) -> str | None:

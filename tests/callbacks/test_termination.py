@@ -245,13 +245,9 @@ def check_stop(root, code, said, signum="SIGTERM"):
     return f"--ckpt_path={last}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("signum", "whom"),
-    [
-        ("SIGTERM", "group"),
-        pytest.param("SIGTERM", "itself", marks=pytest.mark.slow),
-        pytest.param("SIGINT", "group", marks=pytest.mark.slow),
-    ],
+    ("signum", "whom"), [("SIGTERM", "group"), ("SIGTERM", "itself"), ("SIGINT", "group")]
 )
 def test_a_stopped_run_is_the_untouched_run(demo_world, untouched, tmp_path, signum, whom):
     code, said = run_told_to_stop(demo_world, tmp_path, signum, whom, 0, ODD)

@@ -160,6 +160,13 @@ def test_handwriting(write, load):
         load("ocr", files=files)
 
 
+def test_handwriting_whose_ids_are_no_files(write, load):
+    rows = [{"question_id": 7, "image": "a1.png", "text": "дом"}]
+    files = {"test": write("test.jsonl", "".join(json.dumps(row) + "\n" for row in rows))}
+    (found,) = load("ocr", ["a1.png"], files=files, language="ru")
+    assert (found.question_id, found.image.name) == ("7", "a1.png")
+
+
 def mdetr(**more):
     image = {
         "id": 4,

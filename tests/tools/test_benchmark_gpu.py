@@ -375,6 +375,7 @@ def test_an_interrupted_ladder_leaves_nothing_behind(number, tmp_path):
     check_gone(path)
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_that_a_rented_gpu_lacks():
     script = (
         f"import sys; sys.modules.update(dict.fromkeys({NOT_ON_EVERY_GPU}));"

@@ -107,6 +107,7 @@ def test_any_model(run, published_models, short_run, kind, tmp_path):
     assert report(given)["scores"] == report(tmp_path)["scores"]
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(run, config, published_models, tmp_path):
     model, more = published_models("llava"), ["--max-new-tokens", "8", "--batch-size", "2"]
     run(model, tmp_path / "whole", *more)

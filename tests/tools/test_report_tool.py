@@ -98,7 +98,18 @@ def test_scores_into_a_report(printed, runs, tmp_path):
     assert report["intervals"]["pope"]["random"]["accuracy"]["value"] == 0.9
     assert (report["meta"]["resamples"], report["meta"]["seed"]) == (100, 3)
     markdown = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
-    assert "| pope | random | accuracy | 90.00 | " in markdown.split("## Intervals")[1]
+    table = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in markdown.split("## Intervals")[1].splitlines()
+        if line.startswith("|")
+    ]
+    assert {len(cells) for cells in table} == {7}
+    accuracy = next(cells for cells in table if cells[:3] == ["pope", "random", "accuracy"])
+    shown = dict(zip(table[0], accuracy, strict=True))
+    found = report["intervals"]["pope"]["random"]["accuracy"]
+    span = f"{100 * found['low']:.2f}–{100 * found['high']:.2f}"
+    assert (shown["score"], shown["95 % interval"]) == ("90.00", span)
+    assert (shown["images"], shown["asked"]) == ("10", "20")
 
 
 def test_compare(printed, runs):

@@ -203,10 +203,10 @@ def test_a_ledger_brought_back_into_english_is_scored_by_that(scores, tmp_path):
     for english, accuracy in [(None, 0.0), ("Cat", 1.0)]:
         write_ledger(tmp_path / "ledger.jsonl", [replace(row, language="ru", english=english)])
         result = scores(
-            *("gqa", "--ground-truth", truth, "--dialect", "llava"),
+            *("gqa", "--ground-truth", truth),
             *("--predictions", tmp_path / "ledger.jsonl"),
         )
-        assert result["accuracy"] == accuracy
+        assert (result["dialect"], result["accuracy"]) == ("llava", accuracy), "as in its report"
 
 
 def test_a_ledger_in_russian_takes_the_strict_dialect(scores, refusal, tmp_path):
@@ -226,8 +226,25 @@ def test_a_ledger_in_russian_takes_the_strict_dialect(scores, refusal, tmp_path)
     assert result["notes"] == ["answers in Cyrillic letters: 2"]
     official = scores(*command, "--dialect", "official")["dialects"]["official"]["headline"]
     assert (official["accuracy"], official["unknown_rate"]) == (0.5, 1.0)
+    rows[:2] = [replace(row, source=f"Is there thing {n} here?") for n, row in enumerate(rows[:2])]
+    write_ledger(tmp_path / "ledger.jsonl", rows)
+    assert "was asked 'Is there thing 0 here?'" in refusal(*command)
     write_ledger(tmp_path / "ledger.jsonl", [ledger_row(split="popular")])
     assert "is of the split 'popular', but --ground-truth gives random" in refusal(*command)
+
+
+def test_a_ledger_is_known_by_its_kinds_whatever_its_benchmarks_are_called(
+    scores, refusal, tmp_path
+):
+    other = ledger_row(benchmark="pope", kind="gqa", split="testdev", question_id="7")
+    write_ledger(tmp_path / "ledger.jsonl", [ledger_row(benchmark="mine"), other])
+    truth = lines(tmp_path / "coco_pope_random.json", pope_rows(1))
+    command = ["--ground-truth", truth, "--predictions", tmp_path / "ledger.jsonl"]
+    assert scores("pope", *command)["total"] == 1
+    texts = tmp_path / "texts.tsv"
+    texts.write_text("1\tдом\n", encoding="utf-8")
+    error = refusal("ocr", "--ground-truth", texts, *command[2:])
+    assert "a ledger of gqa, pope, none of its rows is ocr" in error
 
 
 HUMANS = [{"answer": "two", "answer_id": number} for number in range(1, 11)]

@@ -80,9 +80,9 @@ class AnswerFile:
         if double:
             raise SettingError(
                 f"--model: {self.name} does not say which split its answers belong to, and "
-                f"{len(double):,} question ids occur in several (first {double[0][-1]}); give "
-                "--benchmarks one split, a ledger, or score it by tools/score.py, which takes a "
-                "file per split"
+                f"{len(double):,} question ids occur in several (first {double[0][-1]}); leave "
+                "one split in data.benchmarks, give a ledger, or score it by tools/score.py, which "
+                "takes a file per split"
             )
 
 

@@ -168,20 +168,22 @@ def _read_ocr(path: Path, setting: str) -> Iterator[Truth]:
     with path.open("rb") as handle:
         is_json = next((line.lstrip()[:1] == b"{" for line in handle if line.strip()), False)
     read = _ocr_json if is_json else _ocr_lines
-    for where, name, reading in read(path, setting):
+    for where, name, image, reading in read(path, setting):
         if not reading.strip():
             raise SettingError(f"{where}: no text to be read; leave the line out")
-        yield Truth(name, (reading,), name)
+        yield Truth(name, (reading,), image)
 
 
-def _ocr_json(path: Path, setting: str) -> Iterator[tuple[str, str, str]]:
+def _ocr_json(path: Path, setting: str) -> Iterator[tuple[str, str, str, str]]:
+    """Yield place, id, image and text; where there is only one name, it is both."""
     for where, record in read_records(path, setting):
-        keys = [key for key in ("question_id", "image", "path") if key in record]
-        name = identifier(record, keys[0] if keys else "question_id", where)
-        yield where, name, text(record, "text", where)
+        keys = [key for key in ("question_id", "image", "path") if key in record] or ["question_id"]
+        name = identifier(record, keys[0], where)
+        image = text(record, keys[1], where) if keys[1:] else name
+        yield where, name, image, text(record, "text", where)
 
 
-def _ocr_lines(path: Path, setting: str) -> Iterator[tuple[str, str, str]]:
+def _ocr_lines(path: Path, setting: str) -> Iterator[tuple[str, str, str, str]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
@@ -193,7 +195,7 @@ def _ocr_lines(path: Path, setting: str) -> Iterator[tuple[str, str, str]]:
         name, tab, reading = line.rstrip("\r").partition("\t")
         if not tab:
             raise SettingError(f"{where}: no tab, expected path<TAB>text, or JSON lines")
-        yield where, name, reading
+        yield where, name, name, reading
 
 
 _READERS: dict[str, Callable[[Path, str], Iterator[Truth]]] = {

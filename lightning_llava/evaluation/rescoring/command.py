@@ -60,8 +60,8 @@ def parser() -> ArgumentParser:
         prog="python tools/score.py",
         formatter_class=RawDescriptionHelpFormatter,
         description="Score answers again, this project's or others', without a model.",
-        epilog="dialects, the first being taken when none is named (pope: strict for answers in "
-        f"Russian):\n{table}",
+        epilog="dialects; when none is named, a ledger takes that of its report, other answers the "
+        f"first (pope: strict for answers in Russian):\n{table}",
     )
     add = parser.add_argument
     add("benchmark", choices=list(DIALECTS))

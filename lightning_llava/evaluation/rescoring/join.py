@@ -95,7 +95,8 @@ def check_question(truth: Truth, prediction: Prediction) -> None:
     """
     if truth.image and prediction.image:
         check_image(truth.image, prediction.image, prediction.where)
-    asked, said = truth.question, prediction.question or prediction.prompt
+    asked = truth.source or truth.question
+    said = prediction.question or prediction.prompt
     # A Russian run asks in Russian what the published labels belong to.
     if not asked or not said or _is_cyrillic(asked) != _is_cyrillic(said):
         return

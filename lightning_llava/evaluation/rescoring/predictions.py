@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.json_files import identifier, read_records, text
-from lightning_llava.evaluation.kinds import scored_answer
+from lightning_llava.evaluation.kinds import headline_dialect, scored_answer
 from lightning_llava.evaluation.ledger import read_ledger
 
 OPTION = "--predictions"
@@ -30,9 +30,13 @@ class Prediction:
     """File and line, for errors."""
     split: str | None = None
     benchmark: str | None = None
-    language: str | None = None
+    kind: str | None = None
+    """`BenchmarkSpec.kind`, in a ledger."""
+    dialect: str | None = None
+    """The headline's, in a ledger."""
     image: str | None = None
     question: str | None = None
+    """As published, where the file also has what it was translated to."""
     prompt: str | None = None
 
 
@@ -57,9 +61,10 @@ def read_predictions(path: Path, split: str | None) -> list[Prediction]:
                 f"{path}, question {row.question_id}",
                 split or row.split,
                 row.benchmark,
-                row.language,
+                row.kind,
+                headline_dialect(row),
                 row.image,
-                row.question,
+                row.source or row.question,
                 row.prompt,
             )
             for row in read_ledger(path)

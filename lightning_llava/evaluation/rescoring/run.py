@@ -24,6 +24,8 @@ from lightning_llava.evaluation.scorers.language import language_update
 from lightning_llava.evaluation.scorers.pope import dialect_for
 
 ALL = "all"
+_KINDS = {"gqa": ("gqa", "gqa_ru")}
+"""Of a ledger's rows, where they are not called as the benchmark is."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def rescore(
         predictions: files of answers; several are put together.
         questions: POPE, LLaVA's question file, through which its one answer file for all splits
             joins; VQAv2, the published questions, which must be those of the annotations.
-        dialect: a name, `all`, or None for the headline's.
+        dialect: a name, `all`, or None: the headline's of a ledger, else the first of `DIALECTS`
+            (POPE: `strict` where the answers are in Russian).
 
     Raises:
         SettingError: files or rows do not fit together, or the dialect is not defined.
@@ -88,7 +91,7 @@ def rescore(
     is_named = any(file.split for file in ground_truth)
     splits = _join(benchmark, truths, answers, questions, is_named)
     pairs = [pair for split in splits.values() for pair in split]
-    chosen = [dialect or _headline_dialect(benchmark, pairs)]
+    chosen = [dialect or _plain_dialect(benchmark, pairs)]
     if dialect == ALL:
         chosen = list(DIALECTS[benchmark])
     scores = {name: score(benchmark, splits, name) for name in chosen}
@@ -114,15 +117,23 @@ def _split_name(path: Path) -> str:
 
 
 def _of_one_benchmark(answers: list[Prediction], benchmark: str) -> list[Prediction]:
-    found = sorted({answer.benchmark for answer in answers if answer.benchmark is not None})
+    kinds = (None, *_KINDS.get(benchmark, (benchmark,)))
+    fitting = [answer for answer in answers if answer.kind in kinds]
+    if not fitting:
+        found = sorted({str(answer.kind) for answer in answers})
+        raise SettingError(
+            f"--predictions: a ledger of {', '.join(found)}, none of its rows is {benchmark}; "
+            "score it as what it is, or give another"
+        )
+    found = sorted({answer.benchmark for answer in fitting if answer.benchmark is not None})
     if len(found) <= 1:
-        return answers
+        return fitting
     if benchmark not in found:
         raise SettingError(
             f"--predictions: a ledger of the benchmarks {', '.join(found)}, none of them called "
             f"{benchmark!r}; give a ledger with the rows of one"
         )
-    return [answer for answer in answers if answer.benchmark in (None, benchmark)]
+    return [answer for answer in fitting if answer.benchmark in (None, benchmark)]
 
 
 def _check_questions(questions: Path, truths: Mapping[str, Sequence[Truth]]) -> None:
@@ -179,17 +190,17 @@ def _are_images(truths: Mapping[str, Sequence[Truth]], answers: Sequence[Predict
     )
 
 
-def _headline_dialect(benchmark: str, pairs: Sequence[Pair]) -> str:
+def _plain_dialect(benchmark: str, pairs: Sequence[Pair]) -> str:
+    """Score a ledger as its report does, and other answers by the first dialect."""
+    headline = {answer.dialect for _, answer in pairs}
+    if len(headline) == 1 and (name := headline.pop()):
+        return name
     if benchmark == "pope":
         return dialect_for("ru" if _mostly_russian(pairs) else "en")
     return next(iter(DIALECTS[benchmark]))
 
 
 def _mostly_russian(pairs: Sequence[Pair]) -> bool:
-    """Go by the run's language where a ledger says it, else by the letters of the answers."""
-    languages = {answer.language for _, answer in pairs}
-    if languages.isdisjoint({None}) and len(languages) == 1:
-        return languages != {"en"}
     counts = language_update([answer.answer for _, answer in pairs], "ru")
     return counts.asked > counts.other
 

@@ -60,7 +60,9 @@ def test_a_ledger_joins_on_its_splits_too(tmp_path):
     write_ledger(tmp_path / "ledger.jsonl", rows)
     answers = AnswerFile(tmp_path / "ledger.jsonl")
     assert answers.answer(None, asked[::-1]) == ["no", "Yes"]
-    with pytest.raises(SettingError, match=r"does not say which split .* 1 question ids"):
+    with pytest.raises(
+        SettingError, match=r"does not say which split .* 1 question ids .* data\.benchmarks"
+    ):
         written(tmp_path, VQA[:1]).answer(None, asked)
 
 
