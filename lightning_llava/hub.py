@@ -26,7 +26,7 @@ def resolve(name: str, setting: str) -> str:
     if looks_like_path and name.count("/") > 0:
         raise SettingError(
             f"{setting}: the folder {name!r} does not exist; "
-            f"{_nearest_folder(name)}give an existing folder or a hub name"
+            f"{nearest_folder(name)}give an existing folder or a hub name"
         )
     return name
 
@@ -44,11 +44,11 @@ def explain_loading(name: str, setting: str) -> Iterator[None]:
         )
         raise SettingError(
             f"{setting}: could not load {name!r} ({first_line.strip()[:300]}); "
-            f"{_nearest_folder(name)}check the spelling, or give a folder that holds the files"
+            f"{nearest_folder(name)}check the spelling, or give a folder that holds the files"
         ) from error
 
 
-def _nearest_folder(name: str) -> str:
+def nearest_folder(name: str) -> str:
     """Ask whether a folder beside it was meant; nothing for an existing or an unlike one."""
     path = Path(name).expanduser()
     if path.is_dir() or "/" not in name:

@@ -118,8 +118,9 @@ def memory_table(memory: StepMemory, chosen: str, step: StepSettings) -> Table:
         "recomputed",
         *heads,
         title=f"GB of a step with a pack of {step.pack_tokens} tokens, computed and not measured",
-        caption=f"with margin: peak / {1 - MARGIN:.2f}, for fragments and workspaces; the CUDA "
-        "context, about 0.5 GB, comes on top; logits: with every token supervised",
+        caption=f"*: as configured; with margin: peak / {1 - MARGIN:.2f}, for fragments and "
+        "workspaces; the CUDA context, about 0.5 GB, comes on top; logits: with every token "
+        "supervised",
     )
     for policy in INTERVALS:
         numbers = [*memory.fixed.values(), memory.activations[policy], memory.total(policy)]

@@ -46,8 +46,8 @@ _LEGEND = {
     "unknown_rate": "`unknown` is the share of answers in which nothing can be read (POPE: neither "
     "yes nor no, or both).",
     "language_fidelity": "`language` is the share of answers in the language asked for.",
-    "not_in_english": "`not in English` is the share of answers that are held against English ones as "
-    "they are, and so are wrong: tools/translate.py answers brings them back.",
+    "not_in_english": "`not in English` is the share of answers that are held against English ones "
+    "as they are, and so are wrong: tools/translate.py answers brings them back.",
 }
 _Part = tuple[list[str], list[list[str]]]
 

@@ -15,7 +15,7 @@ from lightning_llava.evaluation.answerers.hugging_face import HuggingFaceModel
 from lightning_llava.evaluation.answerers.language_model import LanguageModel
 from lightning_llava.evaluation.answerers.own import OwnCheckpoint, find_checkpoint
 from lightning_llava.evaluation.answerers.protocol import Answerer
-from lightning_llava.hub import explain_loading, resolve
+from lightning_llava.hub import explain_loading, nearest_folder, resolve
 
 KINDS = ("auto", "llava", "hf", "llm", "file")
 
@@ -31,6 +31,12 @@ def choose_kind(model: str, checkpoint: Path | None, revision: str | None) -> st
         return "llava" if path.suffix == ".ckpt" else "file"
     if checkpoint is not None or (path / "checkpoints").is_dir():
         return "llava"
+    if any(path.parent.glob("*/checkpoints")) and not path.exists() and "/" in model:
+        # The hub would be asked for "runs/version_9", for half a minute where there is no network.
+        raise SettingError(
+            f"--model: {model!r} does not exist, and beside it are run folders; "
+            f"{nearest_folder(model)}give one of them, or a model's folder or hub name"
+        )
     name = resolve(model, "--model")
     with explain_loading(model, "--model"):
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)

@@ -4,7 +4,9 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.benchmarks import Question
 from lightning_llava.evaluation.json_lines import write_atomically
 from lightning_llava.evaluation.ledger import LedgerRow
@@ -38,9 +40,24 @@ def add_protocol(parser: ArgumentParser) -> None:
         " answers back into English; the MT ceiling and the score by route are printed beside the"
         " score (default: %(default)s, questions as they are)",
     )
-    group = parser.add_argument_group("with --protocol russian")
+    _add_russian(parser.add_argument_group("with --protocol russian"))
+
+
+def _add_russian(group: Any) -> None:
     for add in (add_translators, add_reviewed, add_measuring):
         add(group)
+
+
+def _refuse_foreign(options: Namespace) -> None:
+    """Refuse what would be ignored."""
+    alone = ArgumentParser()
+    _add_russian(alone)
+    for name, default in vars(alone.parse_args([])).items():
+        if getattr(options, name) != default:
+            raise SettingError(
+                f"--{name.replace('_', '-')}: --protocol {options.protocol} does not take it; add "
+                f"--protocol {RUSSIAN} to ask in Russian"
+            )
 
 
 class Around:
@@ -52,6 +69,8 @@ class Around:
     """
 
     def __init__(self, options: Namespace, processes: Processes) -> None:
+        if options.protocol != RUSSIAN:
+            _refuse_foreign(options)
         device = "auto" if options.device is None else str(options.device)
         self._options = Namespace(**vars(options) | {"batch_size": BATCH_SIZE, "device": device})
         self._processes = processes
