@@ -2,6 +2,8 @@
 
 import math
 import sys
+import time
+from collections.abc import Sequence
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -12,6 +14,9 @@ from rich.text import Text
 
 WIDE = 100
 """Columns from which there is room for the learning rates."""
+
+LOG_EVERY_S = 60.0
+"""Between two lines about questions where there is no terminal to draw a bar on."""
 
 
 class Progress(RichProgressBar):
@@ -27,6 +32,7 @@ class Progress(RichProgressBar):
     def __init__(self, refresh_rate: int = 1) -> None:
         super().__init__(refresh_rate=refresh_rate, leave=True)
         self._written = 0
+        self._said = 0.0
         self._numbers = _Numbers()
 
     @property
@@ -76,6 +82,51 @@ class Progress(RichProgressBar):
         total = int(trainer.estimated_stepping_batches)
         numbers = ", ".join(f"{name} {value}" for name, value in metrics.items())
         sys.stderr.write(f"step {step} of {total}: {numbers}\n")
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count the time to the first line from here."""
+        super().on_validation_start(trainer, pl_module)
+        self._said = time.monotonic()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """As `on_validation_start`."""
+        super().on_test_start(trainer, pl_module)
+        self._said = time.monotonic()
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Advance the bar, or write how far the questions are."""
+        super().on_validation_batch_end(
+            trainer, pl_module, outputs, batch, batch_idx, dataloader_idx
+        )
+        self._say(trainer.num_val_batches, batch_idx)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """As `on_validation_batch_end`."""
+        super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+        self._say(trainer.num_test_batches, batch_idx)
+
+    def _say(self, batches: Sequence[int | float], index: int) -> None:
+        now, console = time.monotonic(), self._console
+        if console is None or console.is_terminal or now - self._said < LOG_EVERY_S:
+            return
+        self._said = now
+        sys.stderr.write(f"check: {index + 1} of {sum(batches)} batches of questions\n")
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import rich
+from lightning.pytorch.demos.boring_classes import BoringModel
 
 from lightning_llava.callbacks.meter import Meter
 from lightning_llava.callbacks.progress import Progress
@@ -109,3 +110,22 @@ def test_streaming_shows_where_the_run_ends(terminal, demo_world, tmp_path):
     assert re.fullmatch(
         r"train .*4/4 loss: [\d.]+ tokens/s: [\d.,]+k? mfu: \d+% wait: \d+% left: 0s", shown[-1]
     )
+
+
+@pytest.mark.parametrize("what", ["validate", "test"])
+@pytest.mark.parametrize(("every", "shown"), [(0.0, [1, 2, 3]), (3600.0, [])])
+def test_without_a_terminal_questions_write_a_line_now_and_then(
+    what, every, shown, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("lightning_llava.callbacks.progress.LOG_EVERY_S", every)
+    trainer = make_trainer(
+        tmp_path,
+        max_steps=1,
+        limit_val_batches=3,
+        limit_test_batches=3,
+        enable_progress_bar=True,
+        callbacks=[Progress()],
+    )
+    getattr(trainer, what)(BoringModel(), verbose=False)
+    written = re.findall(r"^check: .*$", capsys.readouterr().err, re.MULTILINE)
+    assert written == [f"check: {n} of 3 batches of questions" for n in shown]
