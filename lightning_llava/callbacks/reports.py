@@ -113,7 +113,7 @@ class Reports(Callback):
         folder = self.folder
         meta: dict[str, Any] = {
             "command": trainer.state.fn.value if trainer.state.fn else "none",
-            "checkpoint": trainer.ckpt_path,
+            "checkpoint": trainer.ckpt_path or "none, the weights as they stood at this step",
             "global_step": trainer.global_step,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
