@@ -89,7 +89,7 @@ def parser() -> ArgumentParser:
         type=Path,
         required=True,
         metavar="FOLDER",
-        help="gets answers.jsonl, ledger.jsonl, report.json and report.md (required)",
+        help="gets answers.jsonl, ledger.jsonl, report.json, report.md and gallery.html (required)",
     )
     return parser
 

@@ -52,7 +52,13 @@ def write_interval_report(
     Raises:
         SettingError: the rows cannot be scored.
     """
-    path = write_report(folder, rows, meta)
+    write_report(folder, rows, meta)
+    add_intervals(folder, intervals)
+
+
+def add_intervals(folder: Path, intervals: Intervals) -> None:
+    """Write intervals into the `report.json` and `report.md` of a folder."""
+    path, markdown = folder / "report.json", folder / "report.md"
     plain = {
         benchmark: {
             split: {name: asdict(found) for name, found in numbers.items()}
@@ -65,7 +71,6 @@ def write_interval_report(
     header, *lines = interval_lines(intervals)
     rule = ["---"] * 3 + ["---:"] * (len(header) - 3)
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *lines])
-    markdown = folder / "report.md"
     text = markdown.read_text(encoding="utf-8")
     write_atomically(markdown, f"{text}\n## Intervals\n\n{table}\n\n{_LEGEND}\n")
 

@@ -12,10 +12,16 @@ from lightning_llava.evaluation.answerers.protocol import Answerer
 from lightning_llava.evaluation.answering import group_identical, make_rows
 from lightning_llava.evaluation.asking_bar import AskingBar
 from lightning_llava.evaluation.benchmarks import Question, with_follow_ups
+from lightning_llava.evaluation.gallery import build_gallery
+from lightning_llava.evaluation.interval_report import add_intervals
+from lightning_llava.evaluation.json_lines import write_atomically
 from lightning_llava.evaluation.ledger import LedgerRow, write_ledger
+from lightning_llava.evaluation.measures import with_intervals
 from lightning_llava.evaluation.processes import Processes
 from lightning_llava.evaluation.report import write_report
 from lightning_llava.evaluation.store import Store, answer_key
+
+GALLERY = "gallery.html"
 
 Before = Callable[[Sequence[Question]], list[Question]]
 """What becomes of the questions before they are asked, such as their translation."""
@@ -61,7 +67,7 @@ def evaluate(
     at_once: int = 32,
     processes: Processes = Processes(),  # noqa: B008
 ) -> Outcome | None:
-    """Ask what has not been answered yet, and write `ledger.jsonl` and the report.
+    """Ask what has not been answered yet; write ledger, report with intervals, and gallery.
 
     Args:
         questions: of any benchmarks.
@@ -88,6 +94,11 @@ def evaluate(
     rows = after(rows)
     write_ledger(folder / "ledger.jsonl", rows)
     write_report(folder, rows, meta, with_follow_ups(asked))
+    if any(row.label is not None for row in rows):
+        with console.status("computing intervals, drawing wrong answers"):
+            add_intervals(folder, with_intervals(rows))
+            title = f"Wrong answers of {answerer.name}"
+            write_atomically(folder / GALLERY, build_gallery(rows, title).html)
     return Outcome(rows, *counts)
 
 

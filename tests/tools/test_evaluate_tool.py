@@ -84,6 +84,8 @@ def test_the_russian_protocol_in_one_command(run, short_run, tmp_path):
     assert all(row.english is not None and row.route is not None for row in translated)
     # Asked in Russian from the beginning: left alone.
     assert all(row.source is None for row in rows if row.benchmark == "pope_ru")
+    assert set(report(tmp_path)["intervals"]) == {"pope", "pope_ru"}
+    assert "Есть ли на изображении" in (tmp_path / "gallery.html").read_text(encoding="utf-8")
     assert "MT ceiling" in out
     assert "pope/random" in out
     measured = json.loads((tmp_path / "russian.json").read_text(encoding="utf-8"))["splits"]
