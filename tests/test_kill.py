@@ -33,7 +33,7 @@ def run_until_killed(world, root, micro_batches, *more):
         process.wait()
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_a_killed_run_is_the_untouched_run(demo_world, untouched, tmp_path, rounds):
     whole = lines(untouched)
     assert [line["micro_batch"] for line in whole] == list(range(STEPS * ACCUMULATE))

@@ -138,6 +138,7 @@ def test_accumulation_gives_the_gradients_of_one_concatenated_batch(demo_world, 
     assert_same_gradients(named_gradients(module), gradients_of_the_union(demo_world))
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_gradients_and_the_answers_of_one(demo_world, tmp_path):
     command = [sys.executable, "-W", "ignore", __file__, str(demo_world), str(tmp_path)]
     subprocess.run(command, check=True, timeout=300, capture_output=True)

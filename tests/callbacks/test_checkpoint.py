@@ -86,6 +86,7 @@ def step_of(path):
 # Kills
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_call_of_the_system_leaves_the_old_or_the_new_checkpoint(tmp_path):
     subprocess.run([sys.executable, __file__, "kill", str(tmp_path)], check=True, timeout=300)
     found = []

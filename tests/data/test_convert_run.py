@@ -165,6 +165,7 @@ def test_full_disk(world, tmp_path):
     assert contents(output) == contents(tmp_path / "again")
 
 
+@pytest.mark.slow
 def test_full_disk_in_a_worker_process(tmp_path):
     drafts = [Draft("x", talk("<image>\nHi"), [picture(0, (500, 400))]), *text_drafts(1)]
     conversion = Conversion(tmp_path, "a", "me", max_samples=1)
@@ -306,6 +307,7 @@ def kill_self(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "write_task", kill_self)
     with pytest.raises(SettingError, match=r"a worker process was killed, .* fewer --processes"):
