@@ -15,7 +15,7 @@ from lightning_llava.data.index import Index, IndexedSample, read_sample
 from lightning_llava.data.location import printable, shard_name
 from lightning_llava.data.plan import Plan
 from lightning_llava.data.storage import ShardStorage
-from lightning_llava.data.workers import outlive_signals, worker_context
+from lightning_llava.data.workers import outlive_signals
 from lightning_llava.errors import SettingError
 from lightning_llava.geometry import VisionGeometry
 from lightning_llava.text.conversation import ConversationEncoder
@@ -122,11 +122,7 @@ class PositionSampler(Sampler[int]):
 
 
 def training_loader(
-    dataset: Dataset[Batch],
-    sampler: PositionSampler | None,
-    num_workers: int,
-    pin_memory: bool,
-    processes: int = 1,
+    dataset: Dataset[Batch], sampler: PositionSampler | None, num_workers: int, pin_memory: bool
 ) -> DataLoader[Any]:
     """Wrap both in torch's loader; the packs are batches already.
 
@@ -135,7 +131,6 @@ def training_loader(
         sampler: the numbers; None for a dataset with its own order.
         num_workers: processes.
         pin_memory: copy batches through pinned memory.
-        processes: that train.
     """
     return DataLoader(
         dataset,
@@ -145,5 +140,4 @@ def training_loader(
         pin_memory=pin_memory,
         persistent_workers=False,
         worker_init_fn=outlive_signals,
-        multiprocessing_context=worker_context(num_workers, processes),
     )

@@ -3,36 +3,7 @@
 import multiprocessing
 import os
 import signal
-from multiprocessing import forkserver
-from multiprocessing.context import BaseContext
 from threading import Thread
-
-
-def worker_context(num_workers: int, processes: int) -> BaseContext | None:
-    """Say how data workers start, for `DataLoader(multiprocessing_context=...)`; None: as usual.
-
-    Where several processes train, a process has threads of others' making, and Python up to 3.11
-    hangs for ever in a child that is forked while one of them begins or ends. There the workers are
-    forked from a small process of their own, which must survive a SIGTERM to the whole group.
-
-    Args:
-        num_workers: of each process.
-        processes: that train.
-    """
-    if not num_workers or processes == 1 or "forkserver" not in _start_methods():
-        return None
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which it inherits
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    return context
-
-
-def _start_methods() -> list[str]:
-    return multiprocessing.get_all_start_methods()
 
 
 def outlive_signals(worker: int) -> None:
@@ -67,7 +38,6 @@ def _end_with_parent() -> None:
 
 
 def _obey_parent() -> None:
-    parent = multiprocessing.parent_process()
-    while parent is None or signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)

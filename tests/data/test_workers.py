@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader
 
-from lightning_llava.data.workers import outlive_signals, worker_context
+from lightning_llava.data.workers import outlive_signals
 
 
 class Numbers:
@@ -21,14 +21,9 @@ class Numbers:
         return os.getpid()
 
 
-def loader(processes=1, numbers=Numbers):
+def loader():
     return DataLoader(
-        numbers(),
-        batch_size=None,
-        num_workers=1,
-        prefetch_factor=1,
-        worker_init_fn=outlive_signals,
-        multiprocessing_context=worker_context(1, processes),
+        Numbers(), batch_size=None, num_workers=1, prefetch_factor=1, worker_init_fn=outlive_signals
     )
 
 
@@ -43,9 +38,8 @@ def test_a_worker_outlives_what_a_stranger_sends(signum):
     assert list(items) == [worker] * 19
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_worker_ends_when_its_parent_says_so(processes):
-    items = iter(loader(processes))
+def test_a_worker_ends_when_its_parent_says_so():
+    items = iter(loader())
     worker = next(items)
     (process,) = items._workers
     assert process.pid == worker
@@ -76,23 +70,3 @@ def test_a_pool_s_process_ends_with_a_parent_that_was_killed():
     while worker.exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-class Parents:
-    def __len__(self):
-        return 2
-
-    def __getitem__(self, index):
-        return os.getppid()
-
-
-def test_only_where_several_train_workers_are_forked_from_a_process_of_their_own():
-    assert worker_context(2, processes=1) is None
-    assert worker_context(0, processes=2) is None
-    before = signal.getsignal(signal.SIGTERM)
-    items = loader(2, Parents)
-    (server,) = set(items)
-    assert server != os.getpid(), "not from this process, whose threads it would inherit"
-    assert signal.getsignal(signal.SIGTERM) is before
-    os.kill(server, signal.SIGTERM)  # as one to the whole group would
-    assert set(items) == {server}
