@@ -19,22 +19,13 @@ from lightning_llava.evaluation.answerers.fingerprints import (
 from lightning_llava.evaluation.benchmarks import Question
 from lightning_llava.evaluation.loader import QuestionDataset, question_turns
 from lightning_llava.geometry import load_vision_config, vision_geometry
-from lightning_llava.models.build import build_llava
-from lightning_llava.models.checkpoint import load_checkpoint_state, read_checkpoint
 from lightning_llava.models.grouped import answer_group
 from lightning_llava.models.llava import Llava
 from lightning_llava.models.precision import drop_adapter_casts
+from lightning_llava.models.trained import build_trained, read_trained
 from lightning_llava.settings import flatten
-from lightning_llava.specs import (
-    GenerationSpec,
-    LanguageSpec,
-    LearningRates,
-    LoraSpec,
-    ProjectorSpec,
-    VisionSpec,
-)
+from lightning_llava.specs import GenerationSpec, LanguageSpec, VisionSpec
 from lightning_llava.text.conversation import ConversationEncoder
-from lightning_llava.text.preflight import check_vocabulary
 
 ARCHITECTURE = ("vision", "projector", "language", "lora")
 IMAGES = ("image_mode", "image_backend")
@@ -63,17 +54,14 @@ class OwnCheckpoint:
         at_once: int = 32,
     ) -> None:
         self.name, self.device, self.at_once = str(checkpoint), device, at_once
-        self._state, model, data = _read(checkpoint)
+        self._trained = read_trained(checkpoint, "--checkpoint")
+        images = {name: self._trained.data[f"data.{name}"] for name in IMAGES}
         config = _run_config(checkpoint)
-        _check_same_run(config, model, data)
+        _check_same_run(config, self._trained.model, images)
         generation = config.get("model", {}).get("generation") or {}
         self.max_new_tokens = max_new_tokens or GenerationSpec(**generation).max_new_tokens
-        self.vision = VisionSpec(**model["vision"])
-        self.language = LanguageSpec(**model["language"])
-        self._projector = ProjectorSpec(**model["projector"])
-        self._lora = model["lora"] and LoraSpec(**model["lora"])
-        self._rates = LearningRates(**model["learning_rate"])
-        self._transform = ImageTransform(self.vision, *data.values())
+        self.vision, self.language = self._trained.vision, self._trained.language
+        self._transform = ImageTransform(self.vision, *images.values())
         self._geometry = vision_geometry(load_vision_config(self.vision), self.vision)
         self._encoder = ConversationEncoder(self.language, self._geometry.image_tokens)
         self._compute = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -110,21 +98,7 @@ class OwnCheckpoint:
     @cached_property
     def _model(self) -> Llava:
         """Load it when the first question is asked: all of them may have their answers."""
-        model = build_llava(
-            self.vision,
-            self._projector,
-            self.language,
-            self._lora,
-            self._rates,
-            base_dtype=self._compute,
-            compute_dtype=self._compute,
-            device=self.device,
-        )
-        table: Any = model.language.get_input_embeddings()
-        check_vocabulary(self._encoder, int(table.weight.shape[0]), self.language.name)
-        state = {name.removeprefix("llava."): value for name, value in self._state.items()}
-        load_checkpoint_state(model, state)
-        self._state = {}
+        model = build_trained(self._trained, self._encoder, self._compute, self.device)
         if self._compute == torch.bfloat16:
             drop_adapter_casts(model.language)
         return model.to(self.device).eval()
@@ -144,20 +118,6 @@ def find_checkpoint(model: Path, checkpoint: Path | None) -> Path:
             f"--model: {str(model)!r} has no checkpoints/last.ckpt; name the file by --checkpoint"
         )
     return last
-
-
-def _read(checkpoint: Path) -> tuple[Settings, Settings, Settings]:
-    """Return weights, settings of the model, and how pictures were prepared."""
-    content = read_checkpoint(str(checkpoint), "--checkpoint")
-    try:
-        model = {key.removeprefix("model."): v for key, v in content["model_settings"].items()}
-        settings = content["ShardDataModule"]["settings"]
-        return content["state_dict"], model, {name: settings[f"data.{name}"] for name in IMAGES}
-    except KeyError as error:
-        raise SettingError(
-            f"--checkpoint: {str(checkpoint)!r} has no {error} in it; expected a .ckpt that fit "
-            "wrote"
-        ) from error
 
 
 def _hash_part(spec: LanguageSpec | VisionSpec, setting: str) -> str:
