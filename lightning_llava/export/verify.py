@@ -26,8 +26,8 @@ SIZES = ((40, 40), (90, 31), (33, 80))
 PIXELS = 1e-5
 """Greatest difference of normalised pixels: the order of fp32 operations."""
 LOGITS = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.1}
-"""Greatest difference of the logits, as a share of their own size. In 16 bits it is rounding, of the
-merged weights above all; another norm, rotation or row of features gives shares near 1."""
+"""Greatest difference of the logits, as a share of their own size. In 16 bits it is rounding, of
+the merged weights above all; another norm, rotation or row of features gives shares near 1."""
 ASKED = f"{IMAGE_PLACEHOLDER}\nWhat is this?"
 CONVERSATIONS = (
     ([ASKED], 1),
@@ -36,6 +36,26 @@ CONVERSATIONS = (
     ([" Without a picture.\n", " yes ", "\nА так?", "Нет, 2", "12 + 1\t= "], 0),
 )
 """Texts of user and assistant in turn, and how many pictures they show."""
+
+
+def verify(
+    trained: Trained,
+    encoder: ConversationEncoder,
+    folder: Path,
+    dtype: torch.dtype,
+    logits: bool = True,
+) -> None:
+    """Compare ids, pixels and, if wished, logits.
+
+    Raises:
+        SettingError: the folder is another model than the checkpoint.
+    """
+    processor = AutoProcessor.from_pretrained(folder)
+    transform = ImageTransform(trained.vision, trained.data["data.image_mode"])
+    verify_text(processor, encoder)
+    verify_pixels(processor, transform)
+    if logits:
+        verify_logits(trained, encoder, transform, folder, dtype)
 
 
 def verify_text(processor: Any, encoder: ConversationEncoder) -> None:

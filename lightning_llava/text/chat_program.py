@@ -11,8 +11,8 @@ import re
 from lightning_llava.text.conversation import ConversationEncoder
 from lightning_llava.text.turns import IMAGE_PLACEHOLDER
 
-# Pictures as `place_images` has them: in front of their turn, one a line. `m.content` is looped over
-# where other programs look for such a loop, to find out whether content may be a list.
+# Pictures as `place_images` has them: in front of their turn, one a line. Content is looped over
+# in plain sight, since other programs look for such a loop to find out whether it may be a list.
 PROGRAM = """\
 {%- set ns = namespace(system=SYSTEM, turns=0, text='', pictures='') -%}
 {%- for message in messages -%}
@@ -62,8 +62,8 @@ def chat_program(encoder: ConversationEncoder) -> str:
     """Write an encoder's template, with its system text, as a chat template.
 
     The program takes `messages` whose content is a text or a list of `text` and `image` parts, and
-    `add_generation_prompt`. A system message takes the place of the system text; an empty one leaves
-    it out.
+    `add_generation_prompt`. A system message takes the place of the system text; an empty one
+    leaves it out.
     """
     template = encoder.template
     holders = template.begin + template.system_turn + template.first_user

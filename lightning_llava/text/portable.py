@@ -25,8 +25,8 @@ State = dict[str, Any]
 def portable_tokenizer(encoder: ConversationEncoder) -> PreTrainedTokenizerBase:
     """Build the tokenizer of an exported model: `<image>` and a padding token in it, left padding.
 
-    It is of transformers' plainest class, which takes tokenizer.json as it is; others build parts of
-    it anew from the vocabulary.
+    It is of transformers' plainest class, which takes tokenizer.json as it is; others build parts
+    of it anew from the vocabulary.
     """
     own: Any = encoder.tokenizer
     state: State = json.loads(own.backend_tokenizer.to_str())

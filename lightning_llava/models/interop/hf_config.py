@@ -85,9 +85,10 @@ def llava_config(
         vision_feature_layer=trained.vision.layer,
         vision_feature_select_strategy=select_strategy(trained.vision, tower),
         tie_word_embeddings=bool(text.tie_word_embeddings),
-        pad_token_id=tokenizer.pad_token_id,
     )
-    for part in (config, config.text_config, config.vision_config):
+    config.pad_token_id = tokenizer.pad_token_id
+    parts: list[Any] = [config, config.text_config, config.vision_config]
+    for part in parts:
         part.dtype = dtype
         part._name_or_path = ""  # a folder of this machine
     return config
