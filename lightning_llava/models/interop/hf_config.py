@@ -1,7 +1,7 @@
 """What transformers' LlavaForConditionalGeneration can express, and its config."""
 
 from copy import deepcopy
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from transformers import GenerationConfig, LlavaConfig, PreTrainedConfig, PreTrainedTokenizerBase
@@ -80,7 +80,7 @@ def llava_config(
     config = LlavaConfig(
         vision_config=deepcopy(tower),
         text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_PLACEHOLDER),
+        image_token_index=cast(int, tokenizer.convert_tokens_to_ids(IMAGE_PLACEHOLDER)),
         image_seq_length=model.vision_tower.geometry.image_tokens,
         vision_feature_layer=trained.vision.layer,
         vision_feature_select_strategy=select_strategy(trained.vision, tower),
@@ -94,7 +94,7 @@ def llava_config(
     return config
 
 
-def select_strategy(spec: VisionSpec, tower: PreTrainedConfig) -> str:
+def select_strategy(spec: VisionSpec, tower: PreTrainedConfig) -> Literal["default", "full"]:
     """Say in transformers' words whether the first feature is left out."""
     return "default" if has_cls(tower) and spec.tokens == "patch" else "full"
 
