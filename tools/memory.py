@@ -10,7 +10,6 @@ from unittest.mock import patch
 from rich.console import Console
 from rich.table import Column, Table
 from transformers import (
-    AutoConfig,
     CLIPVisionConfig,
     LlamaConfig,
     MistralConfig,
@@ -21,8 +20,8 @@ from transformers import (
 from lightning_llava.cli import LlavaCLI
 from lightning_llava.errors import SettingError
 from lightning_llava.geometry import load_vision_config
-from lightning_llava.hub import explain_loading, resolve
 from lightning_llava.models.activations import INTERVALS, MARGIN
+from lightning_llava.models.language import load_language_config
 from lightning_llava.models.memory import StepMemory, StepSettings, step_memory
 from lightning_llava.models.precision import compute_type
 from lightning_llava.specs import LanguageSpec, LearningRates, LoraSpec, ProjectorSpec, VisionSpec
@@ -155,9 +154,7 @@ def _vision_config(spec: VisionSpec) -> PretrainedConfig:
 def _language_config(spec: LanguageSpec) -> PretrainedConfig:
     if spec.name in SHAPES and not Path(spec.name).is_dir():
         return SHAPES[spec.name]
-    name = resolve(spec.name, "model.language.name")
-    with explain_loading(spec.name, "model.language.name"):
-        return AutoConfig.from_pretrained(name, revision=spec.revision, trust_remote_code=False)
+    return load_language_config(spec)
 
 
 if __name__ == "__main__":
