@@ -34,8 +34,7 @@ def compose(clip, stand_in):
         model = build_llava(
             VisionSpec(name=str(clip)),
             ProjectorSpec(),
-            # Phi-4 mini's rotations change beyond 256 tokens.
-            LanguageSpec(name=str(folder), max_length=256, **language),
+            LanguageSpec(name=str(folder), **language),
             lora,
             rates or LearningRates(projector=1e-2, lora=1e-2 if lora else None),
             base_dtype=dtype,
@@ -230,13 +229,13 @@ def test_samples_beyond_which_rotations_change_are_refused(compose, stand_in):
     """One long sample would turn all others of its pack, too."""
     folder = stand_in("phi4_mini")
     message = (
-        r"^model\.language\.max_length is 2048, but the rotations of .* \(longrope\) change beyond "
-        r"256 tokens, .* set model\.language\.max_length: 256 or less$"
+        r"^model\.language\.max_length is 2049, but the rotations of .* \(longrope\) change beyond "
+        r"2048 tokens, .* set model\.language\.max_length: 2048 or less$"
     )
     with pytest.raises(SettingError, match=message):
-        load_language_model(LanguageSpec(name=str(folder)), torch.float32)
+        load_language_model(LanguageSpec(name=str(folder), max_length=2049), torch.float32)
     model = compose("phi4_mini")  # as they would: a pack with such a sample changes its others
-    long, short = row("long", 300, 0, 3, 1), row("short", 12, 0, 3, 2)
+    long, short = row("long", 2049, 0, 3, 1), row("short", 12, 0, 3, 2)
     with torch.no_grad():
         together = model.logits(collate_packed([short, long], PATCHES, IMAGE_SIZE))[0, :12]
         apart = model.logits(collate_packed([short], PATCHES, IMAGE_SIZE))[0]
