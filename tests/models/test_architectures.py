@@ -66,6 +66,7 @@ def test_three_packed_steps_train_as_separate_samples_would(compose, name):
     for parameter_name, parameter in model.named_parameters():
         if "lora_B" in parameter_name:
             nn.init.normal_(parameter, std=0.1)
+    assert model._head is not None  # logits of supervised positions alone
     attention = model.language.config._attn_implementation
     assert attention == ("eager" if name == CAPPED else "segments")
     packed = collate_packed(ROWS, PATCHES, IMAGE_SIZE)
