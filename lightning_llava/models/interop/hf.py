@@ -23,7 +23,7 @@ from transformers import (
 from lightning_llava.errors import SettingError
 from lightning_llava.models.interop.hf_config import (
     check_head,
-    check_projector,
+    check_parts,
     generation_config,
     llava_config,
 )
@@ -52,7 +52,7 @@ def export_hf(
     Raises:
         SettingError: a model that the class cannot express.
     """
-    check_projector(trained)
+    check_parts(trained)
     model = load_merged(trained, encoder, dtype)
     check_head(model, trained.language.name)
     tower = _whole_tower(trained, model, dtype)
