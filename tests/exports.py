@@ -11,6 +11,7 @@ from lightning_llava.data.images import ImageTransform
 from lightning_llava.data.schema import Sample
 from lightning_llava.data.shards import write_shards
 from lightning_llava.datamodule import ShardDataModule
+from lightning_llava.export.command import run
 from lightning_llava.geometry import load_vision_config, vision_geometry
 from lightning_llava.models.grouped import answer_group
 from lightning_llava.models.trained import build_trained, read_trained
@@ -92,6 +93,12 @@ def encoded(image):
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
+
+
+def export(checkpoint, folder, *options):
+    arguments = ["--checkpoint", checkpoint, "--output", folder, "--dtype", "float32", *options]
+    assert run([str(argument) for argument in arguments]) == 0
+    return folder
 
 
 class Ours:
