@@ -21,7 +21,8 @@ import exports
 import tiny
 from lightning_llava.errors import SettingError
 from lightning_llava.models.interop import hf
-from lightning_llava.models.interop.hf_config import check_head
+from lightning_llava.models.interop.hf_config import check_head, check_parts
+from lightning_llava.models.trained import Trained
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,12 @@ def test_a_tower_with_registers_is_refused(checkpoint, tmp_path):
     BitImageProcessorPil(size=size, crop_size=size).save_pretrained(tmp_path / "tower")
     other = change(checkpoint, tmp_path, "vision", name=str(tmp_path / "tower"))
     assert "puts 3 features before its" in refused(tmp_path / "x", other)
+
+
+def test_any_resolution_is_refused(tmp_path):
+    trained = Trained(tmp_path, {}, {"vision": {"any_resolution": True}}, {}, 1)
+    with pytest.raises(SettingError, match="any_resolution cuts pictures into tiles"):
+        check_parts(trained)
 
 
 def test_a_quantized_language_model_is_refused(checkpoint, tmp_path):
