@@ -32,21 +32,22 @@ def portable_tokenizer(encoder: ConversationEncoder) -> PreTrainedTokenizerBase:
     state: State = json.loads(own.backend_tokenizer.to_str())
     named = {name: getattr(own, name) for name in ("bos_token", "eos_token", "unk_token")}
     pad = own.pad_token or PAD
-    written = [*encoder.special_ids, *named.values(), own.pad_token]
-    for token in dict.fromkeys(str(token) for token in written if token):
-        _keep_whole(state, token, own.convert_tokens_to_ids(token))
+    vocabulary = own.get_vocab()
+    written = [*encoder.special_ids, *named.values(), own.pad_token, IMAGE_PLACEHOLDER]
+    for token in dict.fromkeys(str(token) for token in written if token in vocabulary):
+        _keep_whole(state, token, vocabulary[token])
     _prefix_every_piece(state)
     if not _begins_with_bos(encoder):
         state["post_processor"] = None  # or else a library would put BOS in front
     backend = Tokenizer.from_str(json.dumps(state))
-    added = [token for token in (IMAGE_PLACEHOLDER, pad) if token not in own.get_vocab()]
+    added = [token for token in (IMAGE_PLACEHOLDER, pad) if token not in vocabulary]
     backend.add_special_tokens([AddedToken(token, normalized=False) for token in added])
     family = own.init_kwargs.get("tokenizer_family")
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         **{name: str(token) for name, token in named.items() if token},
         pad_token=pad,
-        additional_special_tokens=[*(t for t in encoder.template.requires), IMAGE_PLACEHOLDER],
+        additional_special_tokens=[*encoder.template.requires, IMAGE_PLACEHOLDER],
         padding_side="left",
         clean_up_tokenization_spaces=own.clean_up_tokenization_spaces,
         model_max_length=own.model_max_length,

@@ -186,3 +186,11 @@ DERIVED = (
     "{{ '<start_of_turn>' + m.role + '\n' + m.content + '<end_of_turn>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<start_of_turn>assistant\n' }}{% endif %}"
 )
+
+
+def test_an_image_token_that_is_there_already_is_taken(make, reloaded, tmp_path):
+    size = save_metaspace(tmp_path, (AddedToken("<image>", rstrip=True, special=False),))
+    encoder = make("mistral_instruct", tmp_path)
+    tokenizer = reloaded(encoder)
+    assert tokenizer.convert_tokens_to_ids("<image>") == size - 1
+    assert_same_ids(encoder, tokenizer, ["<image>\nHi"], 1)

@@ -27,7 +27,7 @@ def check_parts(trained: Trained) -> None:
     if trained.model["vision"].get("any_resolution"):
         raise SettingError(
             "--format hf: model.vision.any_resolution cuts pictures into tiles, which "
-            "transformers' LlavaForConditionalGeneration does not; export --format adapter"
+            "transformers' LlavaForConditionalGeneration does not"
         )
     front = num_front_tokens(load_vision_config(trained.vision))
     if front > 1:
