@@ -56,8 +56,14 @@ def share(
         in_step: give each process as many questions as the others, or one less, one by one.
 
     Raises:
-        SettingError: a process would have nothing to ask, and the others would wait for it.
+        SettingError: a process would have nothing to ask, and the others would wait for it; or, in
+            step, a question has a second turn.
     """
+    if in_step and any(question.follow_up for group in groups for question in group):
+        raise SettingError(
+            "data.benchmarks: MT-Bench's second turns depend on the first, and the processes of "
+            "trainer.strategy: fsdp2 would wait for one another; answer it on one device"
+        )
     by_image = [[group] for group in groups]
     if not in_step:
         by_image = group_by_image(groups, max(1, min(at_once, len(groups) // world)))
