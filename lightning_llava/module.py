@@ -10,17 +10,16 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_llava.batch import Batch
-from lightning_llava.evaluation.answering import make_rows
+from lightning_llava.evaluation.batch_answers import answer_batch, gather_rows
 from lightning_llava.evaluation.ledger import LedgerRow
-from lightning_llava.evaluation.loader import QuestionBatch, follow_ups
+from lightning_llava.evaluation.loader import QuestionBatch
 from lightning_llava.evaluation.report import benchmark_scalars, score_rows
 from lightning_llava.layout import check_batch_complete, check_steps_left, rescale_progress
 from lightning_llava.models.activations import Checkpointing
 from lightning_llava.models.attention import choose_attention
 from lightning_llava.models.build import build_llava
 from lightning_llava.models.checkpoint import checkpoint_names, init_from, load_checkpoint_state
-from lightning_llava.models.compilation import Compile, uncompiled
-from lightning_llava.models.grouped import answer_group
+from lightning_llava.models.compilation import Compile
 from lightning_llava.models.kernels import Kernels
 from lightning_llava.models.llava import Llava
 from lightning_llava.models.precision import (
@@ -248,7 +247,7 @@ class LlavaModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Score the answers of all ranks and log them."""
-        self.rows = self._gathered_rows()
+        self.rows = gather_rows(self.rows, self.trainer.world_size)
         if self.rows and not self.trainer.sanity_checking:
             for name, value in benchmark_scalars(score_rows(self.rows)).items():
                 self.log(name, value, rank_zero_only=True, sync_dist=False)
@@ -257,7 +256,7 @@ class LlavaModule(LightningModule):
 
     def on_predict_epoch_end(self) -> None:
         """Gather the answers of all ranks."""
-        self.rows = self._gathered_rows()
+        self.rows = gather_rows(self.rows, self.trainer.world_size)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what trained, not the frozen base, and the settings it was trained with."""
@@ -304,31 +303,8 @@ class LlavaModule(LightningModule):
         self._loss_sum = loss if self._loss_sum is None else self._loss_sum + loss
         self._supervised = supervised if self._supervised is None else self._supervised + supervised
 
-    @uncompiled()
     def _answer(self, batch: QuestionBatch) -> list[LedgerRow]:
-        answers = answer_group(
-            self.llava,
-            batch.pixel_values,
-            batch.prompts,
-            self.generation.max_new_tokens,
-            self.encoder.stop_ids,
-            batch.at_once,
-        )
-        texts = [self.encoder.decode(ids) for ids in answers]
-        rows = [
-            row
-            for questions, prompt, text in zip(batch.questions, batch.texts, texts, strict=True)
-            for row in make_rows(questions, prompt, text)
-        ]
-        after = follow_ups(batch, texts, self.encoder)
-        return rows if after is None else rows + self._answer(after)
-
-    def _gathered_rows(self) -> list[LedgerRow]:
-        if self.trainer.world_size == 1:
-            return self.rows
-        parts: list[list[LedgerRow]] = [[] for _ in range(self.trainer.world_size)]
-        dist.all_gather_object(parts, self.rows)
-        return [row for part in parts for row in part]
+        return answer_batch(self.llava, batch, self.encoder, self.generation.max_new_tokens)
 
 
 def _plain(value: Any) -> Any:
