@@ -1,10 +1,9 @@
 """Batch → model → loss → log, questions → answers → scores; all else lives in what it calls."""
 
-from dataclasses import asdict, is_dataclass
-from typing import Any, Literal, TypeVar
+from dataclasses import asdict
+from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
@@ -30,7 +29,7 @@ from lightning_llava.models.precision import (
 )
 from lightning_llava.models.settle import settle
 from lightning_llava.models.sharding import gather, shard
-from lightning_llava.optim import build_optimizer, build_schedule
+from lightning_llava.optim import StepSums, build_optimizer, build_schedule
 from lightning_llava.settings import MODEL_KEYS, refuse_differences
 from lightning_llava.specs import (
     GenerationSpec,
@@ -40,12 +39,12 @@ from lightning_llava.specs import (
     OptimizerSpec,
     ProjectorSpec,
     VisionSpec,
+    as_spec,
+    plain,
 )
 from lightning_llava.strategies import FullyShardedStrategy, check_strategy
 from lightning_llava.text.conversation import ConversationEncoder
 from lightning_llava.text.preflight import check_vocabulary
-
-Spec = TypeVar("Spec")
 
 
 class LlavaModule(LightningModule):
@@ -96,14 +95,14 @@ class LlavaModule(LightningModule):
         super().__init__()
         # Plain dictionaries only: a checkpoint must load without running code.
         self.save_hyperparameters(
-            {k: _plain(v) for k, v in locals().items() if k not in ("self", "__class__")}
+            {k: plain(v) for k, v in locals().items() if k not in ("self", "__class__")}
         )
-        self.vision, self.projector = _spec(VisionSpec, vision), _spec(ProjectorSpec, projector)
-        self.language, self.lora = _spec(LanguageSpec, language), lora and _spec(LoraSpec, lora)
-        self.learning_rate = _spec(LearningRates, learning_rate)
+        self.vision, self.projector = as_spec(VisionSpec, vision), as_spec(ProjectorSpec, projector)
+        self.language, self.lora = as_spec(LanguageSpec, language), lora and as_spec(LoraSpec, lora)
+        self.learning_rate = as_spec(LearningRates, learning_rate)
         self.optimizer, self.generation = (
-            _spec(OptimizerSpec, optimizer),
-            _spec(GenerationSpec, generation),
+            as_spec(OptimizerSpec, optimizer),
+            as_spec(GenerationSpec, generation),
         )
         self.attention, self.init_from = attention, init_from
         self.activation_checkpointing: Checkpointing = activation_checkpointing
@@ -112,8 +111,7 @@ class LlavaModule(LightningModule):
         self.kernels: Kernels = kernels
         self.strict_loading = False  # `load_state_dict` below is strict in its own way
         self.rows: list[LedgerRow] = []
-        self._loss_sum: Tensor | None = None
-        self._supervised: Tensor | None = None
+        self._step = StepSums()
 
     def configure_model(self) -> None:
         """Load the parts; called again by Lightning, it does nothing."""
@@ -194,7 +192,7 @@ class LlavaModule(LightningModule):
         if batch.rng_seed is not None:
             torch.manual_seed(batch.rng_seed)
         result = self.llava(batch)
-        self._add(result.loss.detach(), result.supervised)
+        self._step.add(result.loss.detach(), result.supervised)
         # Lightning divides by accumulate_grad_batches and DDP averages over ranks; what counts is
         # the sum over all of them, which on_before_optimizer_step divides by the number of
         # supervised tokens.
@@ -202,19 +200,14 @@ class LlavaModule(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Divide the gradients by the supervised tokens of a step: all micro-batches, all ranks."""
-        assert self._loss_sum is not None
-        assert self._supervised is not None
-        totals = torch.stack([self._loss_sum.double(), self._supervised.double()])
-        if self.trainer.world_size > 1:
-            dist.all_reduce(totals)
-        loss_sum, supervised = totals[0], totals[1].clamp(min=1)
+        loss_sum, tokens = self._step.take(self.trainer.world_size)
+        supervised = tokens.clamp(min=1)
         gradients = [p.grad for p in self.llava.parameters() if p.grad is not None]
         torch._foreach_mul_(gradients, float(1 / supervised))  # pyright: ignore[reportPrivateImportUsage]
-        self._loss_sum = self._supervised = None
         norm = gather(torch.nn.utils.get_total_norm(gradients))
         self.log("learning/loss", (loss_sum / supervised).float(), prog_bar=True)
         self.log("learning/grad_norm", norm)
-        self.log("data/supervised_tokens", totals[1].float())
+        self.log("data/supervised_tokens", tokens.float())
         for group in optimizer.param_groups:
             self.log(
                 f"learning/lr/{group['name']}",
@@ -299,18 +292,5 @@ class LlavaModule(LightningModule):
         """List what must not change when a run continues."""
         return {f"model.{key}": self.hparams[key] for key in MODEL_KEYS}
 
-    def _add(self, loss: Tensor, supervised: Tensor) -> None:
-        self._loss_sum = loss if self._loss_sum is None else self._loss_sum + loss
-        self._supervised = supervised if self._supervised is None else self._supervised + supervised
-
     def _answer(self, batch: QuestionBatch) -> list[LedgerRow]:
         return answer_batch(self.llava, batch, self.encoder, self.generation.max_new_tokens)
-
-
-def _plain(value: Any) -> Any:
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-
-
-def _spec(kind: type[Spec], value: Any) -> Spec:
-    """Accept a spec or the dictionary that a checkpoint holds of it."""
-    return value if isinstance(value, kind) else kind(**value)
