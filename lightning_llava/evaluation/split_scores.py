@@ -22,7 +22,10 @@ _OF_HUMANS = {"vqav2", "textvqa"}
 """Kinds whose answers are held against ten humans'."""
 _OF_ONE = {"pope", "gqa", "gqa_ru"}
 """Kinds with a right answer that may be the commonest."""
-_WAYS = {"vqav2": ("answer_type",), "textvqa": ("answer_type",)}
+_WAYS = {
+    "vqav2": ("answer_type",),
+    **dict.fromkeys(("gqa", "gqa_ru"), ("answer_type", "structural", "semantic")),
+}
 """Kind → which types of questions the report tells apart."""
 
 
@@ -32,11 +35,12 @@ def score_split(rows: Sequence[LedgerRow]) -> Numbers:
     Returns:
         What the kind's `…_compute` gives, and with it: `unknown_rate`, the share of answers in
         which nothing can be read; `chance_accuracy`, what always giving the commonest right answer
-        would have, and for POPE `chance_f1`, always saying yes; VQAv2's `accuracy_TYPE` per
-        answer_type; `language_fidelity`, the share of raw answers in the language asked for, of
-        those that have letters; `not_in_english`, the share of answers in another language that are
-        held against English ones, where there are any. Where nothing is published to score with,
-        `total` and fidelity.
+        would have, and for POPE `chance_f1`, always saying yes; `accuracy_TYPE` per
+        answer_type of VQAv2 and GQA, and per structural and semantic type of GQA;
+        `language_fidelity`, the share of raw answers in the language asked for, of those that have
+        letters; `not_in_english`, the share of answers in another language that are held against
+        English ones, where there are any. Where nothing is published to score with, `total` and
+        fidelity.
 
     Raises:
         SettingError: several kinds or languages in the split, or rows without label.

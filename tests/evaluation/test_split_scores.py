@@ -38,7 +38,7 @@ def rows(kind, triples, language="en", name=None, types=None):
             language,
             kind,
             answers,
-            () if types is None else (("answer_type", types[number]),),
+            tuple((way, names[number]) for way, names in (types or {}).items()),
         )
         made += make_rows([question], "?", answer)
     return made
@@ -46,8 +46,16 @@ def rows(kind, triples, language="en", name=None, types=None):
 
 VQA = [("yes", HUMANS, "Yes"), ("yes", HUMANS, ""), ("3", NUMBERS, "2"), ("yes", HUMANS, "нет")]
 MIXED = {
-    "vqav2": rows("vqav2", VQA, types=["yes/no", "yes/no", "number", "other"]),
-    "gqa": rows("gqa", [("cat", ("cat",), "Cat"), ("dog", ("dog",), "Cat"), ("cat",) * 3]),
+    "vqav2": rows("vqav2", VQA, types={"answer_type": ["yes/no", "yes/no", "number", "other"]}),
+    "gqa": rows(
+        "gqa",
+        [("cat", ("cat",), "Cat"), ("dog", ("dog",), "Cat"), ("cat",) * 3],
+        types={
+            "answer_type": ["open", "open", "binary"],
+            "structural": ["query", "query", "choose"],
+            "semantic": ["obj", "cat", "obj"],
+        },
+    ),
     "gqa_ru": rows("gqa_ru", [("двое", ("двое",), "2"), ("2", ("2",), "Два.")], "ru"),
     "ocr": rows("ocr", [("дом", ("дом",), "дым"), ("мир", ("мир",), "мир")], "ru"),
     "regions": rows(
@@ -77,6 +85,18 @@ def test_numbers_by_hand():
     assert regions["unknown_rate"] == 0.5
     assert scores["pope"]["mean"]["f1"] == pytest.approx(2 / 3)
     assert "mean" not in scores["vqav2"], "one split is its own mean"
+
+
+def test_gqa_by_the_types_of_its_own_script(tmp_path):
+    numbers = score_rows(MIXED["gqa"])["gqa"]["val"]
+    by_type = {key: numbers[f"accuracy_{key}"] for key in ("open", "binary", "query", "choose")}
+    assert by_type == {"open": 0.5, "binary": 1.0, "query": 0.5, "choose": 1.0}
+    assert (numbers["accuracy_obj"], numbers["accuracy_cat"]) == (1.0, 0.0)
+    markdown = write_report(tmp_path, MIXED["gqa"], {}).with_suffix(".md").read_text("utf-8")
+    assert "| accuracy | chance | binary | open | query | choose | obj | cat |" in markdown
+    assert "| 66.67 | 66.67 | 100.00 | 50.00 | 50.00 | 100.00 | 100.00 | 0.00 |" in markdown
+    plain = rows("gqa", [("cat", ("cat",), "Cat")])
+    assert not [key for key in score_rows(plain)["gqa"]["val"] if key.startswith("accuracy_")]
 
 
 @pytest.mark.parametrize("kind", MIXED)

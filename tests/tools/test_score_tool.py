@@ -305,7 +305,17 @@ def test_gqa_predictions(scores, refusal, tmp_path):
     assert result["notes"] == ["answers to questions that are not balanced, not scored: 1"]
     accuracies = [numbers["accuracy"] for numbers in result["dialects"].values()]
     assert accuracies == [0.0, 1.0, 1.0, 0.0]
-    assert result["dialects"]["llava"] == {"accuracy": 1.0, "correct": 2, "total": 2}
+    right = {"accuracy": 1.0, "correct": 2, "total": 2}
+    assert result["dialects"]["llava"] == right
+    content["1"]["types"] = {"structural": "verify", "semantic": "attr"}
+    array(truth, content)
+    one = {**right, "correct": 1, "total": 1}
+    assert scores(*command, "--dialect", "llava")["dialects"]["llava"] == {
+        **right,
+        "by_structural": {"verify": one},
+        "by_semantic": {"attr": one},
+        "by_answer_type": {"binary": one},
+    }
     del content["2"]["isBalanced"]
     array(truth, content)
     assert "question 2: no true or false under 'isBalanced'" in refusal(*command)
