@@ -11,7 +11,7 @@ from lightning_llava.evaluation.ledger import LedgerRow
 from lightning_llava.evaluation.measures import Intervals
 from lightning_llava.evaluation.report import write_report
 
-HEADINGS = {"f1": "F1"}
+HEADINGS = {"f1": "F1", "cer": "CER"}
 """What a measure is called where people read."""
 _HEADER = ["benchmark", "split", "measure", "score", "95 % interval", "images", "asked"]
 _LEGEND = (

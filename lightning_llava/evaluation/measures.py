@@ -19,6 +19,7 @@ from lightning_llava.evaluation.intervals import (
 from lightning_llava.evaluation.kinds import headline_dialect, scored_answer
 from lightning_llava.evaluation.ledger import LedgerRow
 from lightning_llava.evaluation.row_scores import label_of, row_score
+from lightning_llava.evaluation.scorers.ocr import ocr_update
 from lightning_llava.evaluation.scorers.pope import pope_update
 
 Parts = tuple[float, float]
@@ -39,8 +40,17 @@ def _f1(row: LedgerRow) -> Parts:
     return 2.0 * counts.tp, 2.0 * counts.tp + counts.fp + counts.fn
 
 
+def _cer(row: LedgerRow) -> Parts:
+    dialect = headline_dialect(row)
+    assert dialect is not None  # OCR has but one headline
+    counts = ocr_update([scored_answer(row)], [label_of(row)], dialect)
+    return counts.character_edits, counts.characters
+
+
 _ACCURACY: dict[str, Callable[[LedgerRow], Parts]] = {"accuracy": _accuracy}
-_BY_KIND = {"pope": {"f1": _f1, **_ACCURACY}}
+_BY_KIND = {"pope": {"f1": _f1, **_ACCURACY}, "ocr": {**_ACCURACY, "cer": _cer}}
+ERRORS = {"cer"}
+"""Measures of which less is better."""
 
 
 def measures(kind: str) -> dict[str, Callable[[LedgerRow], Parts]]:

@@ -75,6 +75,23 @@ def test_questions_without_image_stand_for_themselves():
     assert (numbers["accuracy"].value, numbers["accuracy"].images) == (0.6, 5)
 
 
+def test_letters_read_wrong_have_an_interval():
+    readings = {"дом": "дым", "мир": "мир", "да": ""}
+    rows = [
+        replace(
+            ROW,
+            **{"benchmark": "signs", "kind": "ocr", "language": "ru", "image": f"{label}.jpg"},
+            **{"question_id": label, "label": label, "raw_answer": answer},
+        )
+        for label, answer in readings.items()
+    ]
+    numbers = with_intervals(rows)["signs"]["random"]
+    assert list(numbers) == ["accuracy", "cer"]
+    # One letter of three, none of three, both of two: all edits over all letters.
+    assert numbers["cer"].value == score_rows(rows)["signs"]["random"]["cer"] == 3 / 8
+    assert 0 <= numbers["cer"].low < 3 / 8 < numbers["cer"].high <= 1
+
+
 def test_soft_scores_and_a_split_without_answers():
     vqa = replace(ROW, benchmark="vqa", kind="vqav2", raw_answer="Red", correct=None)
     answers = ["red"] * 2 + ["dark red"] * 8
