@@ -2,30 +2,12 @@ from dataclasses import replace
 
 import pytest
 
+from ledgers import ledger_row
 from lightning_llava.errors import SettingError
-from lightning_llava.evaluation.ledger import LedgerRow
 from lightning_llava.evaluation.measures import with_intervals
 from lightning_llava.evaluation.report import score_rows
 
-ROW = LedgerRow(
-    benchmark="pope",
-    split="random",
-    question_id="1",
-    image="0.jpg",
-    language="en",
-    question="dog?",
-    prompt="?",
-    raw_answer="Yes",
-    label="yes",
-    parsed="yes",
-    correct=True,
-    kind="pope",
-    answers=["yes"],
-    types={},
-    source=None,
-    english=None,
-    route=None,
-)
+ROW = ledger_row()
 
 
 def pope(answers, split="random", start=0):
