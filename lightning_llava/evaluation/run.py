@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from rich.console import Console
 
 from lightning_llava.evaluation.answerers.fingerprints import hash_file
 from lightning_llava.evaluation.answerers.protocol import Answerer
-from lightning_llava.evaluation.answering import group_identical, make_rows
+from lightning_llava.evaluation.answering import group_by_image, group_identical, make_rows
 from lightning_llava.evaluation.asking_bar import AskingBar
 from lightning_llava.evaluation.benchmarks import Question, with_follow_ups
 from lightning_llava.evaluation.gallery import build_gallery
@@ -133,24 +134,17 @@ def plan(
 
     Images are told apart by their bytes: a picture that lies in two files is asked about once.
     """
-    by_image: dict[str | None, dict[str, list[Question]]] = {}
-    files: dict[str | None, Path | None] = {}
-    digests: dict[Path | None, str | None] = {None: None}
+    hash_once = cache(hash_file)
+    distinct: dict[tuple[str | None, str], list[Question]] = {}
     for group in group_identical(questions):
         image = group[0].image
-        if image is not None and image not in digests:
-            digests[image] = hash_file(image)
-        digest = digests[image]
-        files.setdefault(digest, image)
-        prompts = by_image.setdefault(digest, {})
-        prompts.setdefault(answerer.prompt(group[0]), []).extend(group)
+        digest = None if image is None else hash_once(image)
+        distinct.setdefault((digest, answerer.prompt(group[0])), []).extend(group)
     jobs: list[Job] = []
-    for digest, prompts in by_image.items():
-        size, texts = at_once if digest is None else len(prompts), list(prompts)
-        for start in range(0, len(texts), size):
-            part = texts[start : start + size]
-            keys = {prompt: answer_key(fingerprint, digest, prompt) for prompt in part}
-            jobs.append(Job(files[digest], {prompt: prompts[prompt] for prompt in part}, keys))
+    for part in group_by_image(distinct.items(), lambda item: item[0][0], at_once):
+        keys = {prompt: answer_key(fingerprint, digest, prompt) for (digest, prompt), _ in part}
+        prompts = {prompt: served for (_, prompt), served in part}
+        jobs.append(Job(next(iter(prompts.values()))[0].image, prompts, keys))
     return jobs
 
 

@@ -56,7 +56,8 @@ ASKED = [("a.png", "1"), ("b.png", "2"), (None, "3"), ("a.png", "4"), (None, "5"
 
 def test_questions_about_an_image_stay_together_and_others_are_counted():
     groups = group_identical([question(text, image, text) for image, text in ASKED])
-    assert texts(group_by_image(groups, 2)) == [["1", "4"], ["2"], ["3", "5"], ["6"]]
+    together = group_by_image(groups, lambda group: group[0].image, 2)
+    assert texts(together) == [["1", "4"], ["2"], ["3", "5"], ["6"]]
 
 
 def test_a_process_gets_whole_images():
