@@ -12,7 +12,7 @@ from lightning_llava.batch import Batch
 from lightning_llava.evaluation.batch_answers import answer_batch, gather_rows
 from lightning_llava.evaluation.ledger import LedgerRow
 from lightning_llava.evaluation.loader import QuestionBatch
-from lightning_llava.evaluation.report import benchmark_scalars, score_rows
+from lightning_llava.evaluation.report import Scores, benchmark_scalars, score_rows
 from lightning_llava.layout import check_batch_complete, check_steps_left, rescale_progress
 from lightning_llava.models.activations import Checkpointing
 from lightning_llava.models.attention import choose_attention
@@ -111,6 +111,7 @@ class LlavaModule(LightningModule):
         self.kernels: Kernels = kernels
         self.strict_loading = False  # `load_state_dict` below is strict in its own way
         self.rows: list[LedgerRow] = []
+        self.scores: Scores = {}
         self._step = StepSums()
 
     def configure_model(self) -> None:
@@ -233,8 +234,8 @@ class LlavaModule(LightningModule):
         return [asdict(row) for row in rows]
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the answers of the validation before."""
-        self.rows = []
+        """Forget the answers of the validation before, and their scores."""
+        self.rows, self.scores = [], {}
 
     on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
 
@@ -242,7 +243,8 @@ class LlavaModule(LightningModule):
         """Score the answers of all ranks and log them."""
         self.rows = gather_rows(self.rows, self.trainer.world_size)
         if self.rows and not self.trainer.sanity_checking:
-            for name, value in benchmark_scalars(score_rows(self.rows)).items():
+            self.scores = score_rows(self.rows)
+            for name, value in benchmark_scalars(self.scores).items():
                 self.log(name, value, rank_zero_only=True, sync_dist=False)
 
     on_test_epoch_end = on_validation_epoch_end

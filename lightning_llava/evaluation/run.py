@@ -19,7 +19,7 @@ from lightning_llava.evaluation.json_lines import write_atomically
 from lightning_llava.evaluation.ledger import LedgerRow, write_ledger
 from lightning_llava.evaluation.measures import with_intervals
 from lightning_llava.evaluation.processes import Processes
-from lightning_llava.evaluation.report import write_report
+from lightning_llava.evaluation.report import Scores, score_rows, write_report
 from lightning_llava.evaluation.store import Store, answer_key
 
 GALLERY = "gallery.html"
@@ -51,6 +51,7 @@ class Outcome:
     """What an evaluation found and did."""
 
     rows: list[LedgerRow]
+    scores: Scores
     asked: int
     """Prompts that the model answered now, in all processes."""
     kept: int
@@ -94,13 +95,14 @@ def evaluate(
         return None
     rows = after(rows)
     write_ledger(folder / "ledger.jsonl", rows)
-    write_report(folder, rows, meta, with_follow_ups(asked))
+    scores = score_rows(rows, with_follow_ups(asked))
+    write_report(folder, rows, scores, meta)
     if any(row.label is not None for row in rows):
         with console.status("computing intervals, drawing wrong answers"):
             add_intervals(folder, with_intervals(rows))
             title = f"Wrong answers of {answerer.name}"
             write_atomically(folder / GALLERY, build_gallery(rows, title).html)
-    return Outcome(rows, *counts)
+    return Outcome(rows, scores, *counts)
 
 
 def _converse(

@@ -92,7 +92,11 @@ def test_gqa_by_the_types_of_its_own_script(tmp_path):
     by_type = {key: numbers[f"accuracy_{key}"] for key in ("open", "binary", "query", "choose")}
     assert by_type == {"open": 0.5, "binary": 1.0, "query": 0.5, "choose": 1.0}
     assert (numbers["accuracy_obj"], numbers["accuracy_cat"]) == (1.0, 0.0)
-    markdown = write_report(tmp_path, MIXED["gqa"], {}).with_suffix(".md").read_text("utf-8")
+    markdown = (
+        write_report(tmp_path, MIXED["gqa"], score_rows(MIXED["gqa"]), {})
+        .with_suffix(".md")
+        .read_text("utf-8")
+    )
     assert "| accuracy | chance | binary | open | query | choose | obj | cat |" in markdown
     assert "| 66.67 | 66.67 | 100.00 | 50.00 | 50.00 | 100.00 | 100.00 | 0.00 |" in markdown
     plain = rows("gqa", [("cat", ("cat",), "Cat")])
@@ -119,7 +123,7 @@ def test_russian_answers_against_english_labels_are_counted(tmp_path):
     part = rows("gqa", [("cat", ("cat",), "Кот"), ("dog", ("dog",), "Собака")], "ru")
     part[0] = replace(part[0], english="cat")
     assert score_rows(part)["gqa"]["val"]["not_in_english"] == 0.5
-    report = write_report(tmp_path, part, {}).with_suffix(".md").read_text()
+    report = write_report(tmp_path, part, score_rows(part), {}).with_suffix(".md").read_text()
     assert "tools/translate.py answers brings them back" in report
 
 
@@ -138,7 +142,7 @@ def test_all_kinds_fit_a_terminal_and_a_report(tmp_path):
     Console(file=output, width=80).print(rich_table(score_rows(everything)))
     assert "…" not in output.getvalue()
     assert all(f" {name} " in output.getvalue() for name in MIXED)
-    write_report(tmp_path, everything, {})
+    write_report(tmp_path, everything, score_rows(everything), {})
     markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "| vqav2 | testdev_balanced | 4 | 47.50 | 75.00 | 50.00 | 90.00 | 0.00 |" in markdown
     scalars = benchmark_scalars(score_rows(everything))
