@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from lightning_llava.cli import LlavaCLI
-from lightning_llava.errors import SettingError
+from lightning_llava.errors import explains_wrong_input
 from lightning_llava.geometry import load_vision_config
 from lightning_llava.hub import explain_loading, resolve
 from lightning_llava.models.activations import INTERVALS, MARGIN
@@ -73,19 +73,16 @@ SHAPES: dict[str, PretrainedConfig] = {
 """Shapes of the parts that configs/model names, as their config.json files have them."""
 
 
+@explains_wrong_input
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0, or 2 on a wrong setting."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or {"-h", "--help"} & set(given):
         print(USAGE, end="")
         return 0
-    try:
-        settings = _parse(given)
-        step = step_settings(settings)
-        memory = step_memory(_vision_config(step.vision), _language_config(step.language), step)
-    except SettingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    settings = _parse(given)
+    step = step_settings(settings)
+    memory = step_memory(_vision_config(step.vision), _language_config(step.language), step)
     chosen = settings["model"]["activation_checkpointing"]
     Console(width=None if sys.stdout.isatty() else 140).print(memory_table(memory, chosen, step))
     return 0
