@@ -12,7 +12,7 @@ from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.benchmarks import RESERVED_SPLIT, Question
 from lightning_llava.evaluation.json_lines import write_atomically
 from lightning_llava.evaluation.kinds import HEADLINE
-from lightning_llava.evaluation.ledger import LedgerRow
+from lightning_llava.evaluation.ledger import LedgerRow, refuse_keys, repeated_keys
 from lightning_llava.evaluation.score_tables import markdown_tables, rich_tables
 from lightning_llava.evaluation.split_scores import score_split
 
@@ -62,24 +62,21 @@ def check_rows(rows: Sequence[LedgerRow], expected: Iterable[Question] | None) -
     """
     if not rows:
         raise SettingError("no answers to score; expected a ledger with a row per question")
-    found = Counter((row.benchmark, row.split, row.question_id) for row in rows)
-    duplicates = [key for key, count in found.items() if count > 1]
-    _refuse(
-        duplicates,
+    refuse_keys(
+        repeated_keys(rows),
         "answered more than once",
         "expected one row per question; remove the others from the ledger",
     )
     if expected is None:
         return
-    wanted = dict.fromkeys(
-        (question.benchmark, question.split, question.question_id) for question in expected
-    )
+    found = dict.fromkeys(row.key for row in rows)
+    wanted = dict.fromkeys(question.key for question in expected)
     missing = [key for key in wanted if key not in found]
-    _refuse(
+    refuse_keys(
         missing, "without an answer", "scores of a part would not be comparable; answer the rest"
     )
     foreign = [key for key in found if key not in wanted]
-    _refuse(
+    refuse_keys(
         foreign,
         "not of this benchmark",
         "expected answers to the configured questions only; check data.benchmarks",
@@ -141,12 +138,3 @@ def _mean(numbers: Mapping[str, Mapping[str, float]], always: bool) -> dict[str,
         return {}
     keys = [key for key in _MEANS if all(key in split for split in scored)]
     return {RESERVED_SPLIT: {k: sum(split[k] for split in scored) / len(scored) for k in keys}}
-
-
-def _refuse(keys: Sequence[tuple[str, str, str]], problem: str, remedy: str) -> None:
-    if keys:
-        benchmark, split, question_id = keys[0]
-        raise SettingError(
-            f"{len(keys)} questions {problem}, first {question_id!r} of {benchmark!r}, split "
-            f"{split!r}; {remedy}"
-        )

@@ -177,14 +177,12 @@ def _rows(
 ) -> list[LedgerRow]:
     """Write a row for each question, in their order."""
     rows = {
-        (row.benchmark, row.split, row.question_id): row
+        row.key: row
         for job in jobs
         for prompt, same in job.prompts.items()
         for row in make_rows(same, prompt, answers[job.keys[prompt]])
     }
-    return [
-        rows[question.benchmark, question.split, question.question_id] for question in questions
-    ]
+    return [rows[question.key] for question in questions]
 
 
 def _given_rows(questions: Sequence[Question], answerer: Answerer) -> list[LedgerRow]:
