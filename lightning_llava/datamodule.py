@@ -27,7 +27,7 @@ from lightning_llava.data.training import (
     refuse_other_samples,
     report_left_out,
 )
-from lightning_llava.data.workers import outlive_signals
+from lightning_llava.data.workers import outlive_signals, worker_context
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.answering import group_identical, share
 from lightning_llava.evaluation.benchmarks import (
@@ -153,6 +153,8 @@ class ShardDataModule(LightningDataModule):
         Raises:
             SettingError: something named is missing or unusable, or `trainer.max_epochs` above one.
         """
+        # Before the weights are read: a fork server takes seconds of its own.
+        self.worker_context = worker_context(self.num_workers, self._trainer.world_size)
         self.transform = ImageTransform(self.vision, self.image_mode, self.image_backend)
         # Read before the model is loaded: a wrong file shall not take minutes to be found.
         self._read_questions(stage)
@@ -241,7 +243,9 @@ class ShardDataModule(LightningDataModule):
         """Make this rank's packs."""
         trainer, dataset = self._trainer, self.dataset
         if isinstance(dataset, StreamDataset):
-            return training_loader(dataset, None, self.num_workers, self._pin())
+            return training_loader(
+                dataset, None, self.num_workers, self._pin(), self.worker_context
+            )
         assert dataset is not None
         total = self.total_micro_batches()
         epochs = None if trainer.max_steps > 0 else self.epochs
@@ -249,7 +253,7 @@ class ShardDataModule(LightningDataModule):
         sampler = PositionSampler(
             total, trainer.global_rank, trainer.world_size, lambda: self.consumed
         )
-        return training_loader(dataset, sampler, self.num_workers, self._pin())
+        return training_loader(dataset, sampler, self.num_workers, self._pin(), self.worker_context)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Ask the configured subset of every benchmark."""
@@ -286,6 +290,7 @@ class ShardDataModule(LightningDataModule):
             collate_fn=itemgetter(0),  # an item is all questions about an image
             pin_memory=self._pin(),
             worker_init_fn=outlive_signals,
+            multiprocessing_context=self.worker_context,
         )
 
     def settings(self) -> dict[str, Any]:
