@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from handmade import record, says, write_tar
 from torch.utils.data import DataLoader
 
 from lightning_llava.data.workers import (
+    PRELOAD,
     follow_parent,
     fork_server,
     outlive_signals,
@@ -69,6 +71,11 @@ def test_a_worker_ends_when_its_parent_says_so(processes):
 def test_one_process_that_trains_forks_its_workers_and_without_workers_nothing_starts():
     assert worker_context(2, processes=1) is None
     assert worker_context(0, processes=2) is None
+
+
+def test_the_server_can_import_what_it_is_told_to():
+    """It passes over what it does not find, and every process would then take the seconds."""
+    assert all(find_spec(name) for name in PRELOAD)
 
 
 def test_sigterm_ends_a_pool_s_process():
