@@ -26,6 +26,7 @@ from lightning_llava.data.training import (
     refuse_other_samples,
     report_left_out,
 )
+from lightning_llava.data.workers import worker_context
 from lightning_llava.evaluation.answering import group_identical, share
 from lightning_llava.evaluation.benchmarks import (
     Question,
@@ -150,6 +151,8 @@ class ShardDataModule(LightningDataModule):
         Raises:
             SettingError: something named is missing or unusable, or `trainer.max_epochs` above one.
         """
+        # Before the weights are read: a fork server takes seconds of its own.
+        self.worker_context = worker_context(self.num_workers, self._trainer.world_size)
         self.transform = ImageTransform(self.vision, self.image_mode, self.image_backend)
         # Read before the model is loaded: a wrong file shall not take minutes to be found.
         self._read_questions(stage)
@@ -238,7 +241,9 @@ class ShardDataModule(LightningDataModule):
         """Make this rank's packs."""
         trainer, dataset = self._trainer, self.dataset
         if isinstance(dataset, StreamDataset):
-            return training_loader(dataset, None, self.num_workers, self._pin())
+            return training_loader(
+                dataset, None, self.num_workers, self._pin(), self.worker_context
+            )
         assert dataset is not None
         total = self.total_micro_batches()
         epochs = None if trainer.max_steps > 0 else self.epochs
@@ -246,7 +251,7 @@ class ShardDataModule(LightningDataModule):
         sampler = PositionSampler(
             total, trainer.global_rank, trainer.world_size, lambda: self.consumed
         )
-        return training_loader(dataset, sampler, self.num_workers, self._pin())
+        return training_loader(dataset, sampler, self.num_workers, self._pin(), self.worker_context)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Ask the configured subset of every benchmark."""
@@ -270,7 +275,7 @@ class ShardDataModule(LightningDataModule):
         parts = (self.chat, self.transform, self.geometry)
         length = math.ceil(len(groups) / world) if in_step else None
         dataset = QuestionDataset(mine, *parts, short_answer, at_once, length)
-        return question_loader(dataset, self.num_workers, self._pin())
+        return question_loader(dataset, self.num_workers, self._pin(), self.worker_context)
 
     def settings(self) -> dict[str, Any]:
         """List what the order and content of the training data depend on; where they lie is not."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.context import BaseContext
 from operator import itemgetter
 from typing import Any
 
@@ -106,7 +107,10 @@ class QuestionDataset(Dataset[QuestionBatch]):
 
 
 def question_loader(
-    dataset: QuestionDataset, num_workers: int, pin_memory: bool
+    dataset: QuestionDataset,
+    num_workers: int,
+    pin_memory: bool,
+    context: BaseContext | None = None,
 ) -> DataLoader[Any]:
     """Wrap questions in torch's loader.
 
@@ -114,6 +118,7 @@ def question_loader(
         dataset: an item is all questions about an image.
         num_workers: processes.
         pin_memory: copy batches through pinned memory.
+        context: how the processes start; None as usual.
     """
     return DataLoader(
         dataset,
@@ -123,6 +128,7 @@ def question_loader(
         collate_fn=itemgetter(0),
         pin_memory=pin_memory,
         worker_init_fn=outlive_signals,
+        multiprocessing_context=context,
     )
 
 
