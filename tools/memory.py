@@ -44,6 +44,14 @@ configs/model need neither hub nor weights; a folder needs its config.json alone
 _LLAMA: dict[str, Any] = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
 _MISTRAL = MistralConfig(**_LLAMA, intermediate_size=14336, num_key_value_heads=8, vocab_size=32000)
 _LLAMA_7B = LlamaConfig(**_LLAMA, intermediate_size=11008, vocab_size=32000)
+_DINO: dict[str, Any] = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 518,
+    "patch_size": 14,
+    "picture_size": 224,  # what its processor makes
+}
 _PHI: dict[str, Any] = {
     "hidden_size": 3072,
     "num_hidden_layers": 32,
@@ -131,14 +139,7 @@ SHAPES: dict[str, PretrainedConfig] = {
             vision_use_head=False,
         ),
     ),
-    "facebook/dinov2-large": Dinov2Config(
-        hidden_size=1024,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        image_size=518,
-        patch_size=14,
-        picture_size=224,
-    ),
+    "facebook/dinov2-large": Dinov2Config(**_DINO),
 }
 """Shapes of the parts that configs/model names, as their config.json files have them."""
 
