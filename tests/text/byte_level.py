@@ -10,6 +10,8 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
+from small_tokenizers import BYTE_LEVEL_PATTERN
+
 SPECIAL = [
     "<|begin_of_text|>",
     "<|end_of_text|>",
@@ -24,11 +26,13 @@ SPECIAL = [
     "<end_of_turn>",
     "<s>",
     "</s>",
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|end|>",
+    "<think>",
+    "</think>",
 ]
-LLAMA_3_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 CORPUS = [
     "system\nYou are a helpful assistant.",
     "user\nWhat color is the bus? Answer the question using a single word or phrase.",
@@ -42,13 +46,13 @@ def make_tokenizer(special=SPECIAL, **settings):
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(LLAMA_3_PATTERN), "isolated"),
+            pre_tokenizers.Split(Regex(BYTE_LEVEL_PATTERN), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = BpeTrainer(
-        vocab_size=700,
+        vocab_size=706,
         special_tokens=list(special),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
