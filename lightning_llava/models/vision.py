@@ -95,21 +95,7 @@ def load_vision_tower(spec: VisionSpec, dtype: torch.dtype) -> VisionTower:
         SettingError: nothing loadable under `model.vision.name`, a layer it does not have, or a
             processor that makes pictures of another size.
     """
-    config = load_vision_config(spec)
-    if config.model_type.startswith("siglip"):
-        config.vision_use_head = False  # the pooling head is above every selectable layer
-    name = resolve(spec.name, "model.vision.name")
-    with explain_loading(spec.name, "model.vision.name"):
-        encoder, info = AutoModel.from_pretrained(
-            name,
-            config=config,
-            revision=spec.revision,
-            dtype=dtype,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    check_complete(info, spec.name, "model.vision.name")
-    processor = load_image_processor(spec)
+    encoder, processor = load_encoder(spec, dtype), load_image_processor(spec)
     tower = VisionTower(encoder, spec, processor.image_mean, processor.image_std).eval()
     if (side := picture_size(processor, spec)) != tower.geometry.image_size:
         raise SettingError(
@@ -119,6 +105,28 @@ def load_vision_tower(spec: VisionSpec, dtype: torch.dtype) -> VisionTower:
         )
     _check_number_of_features(tower, spec)
     return tower
+
+
+def load_encoder(spec: VisionSpec, dtype: torch.dtype) -> PreTrainedModel:
+    """Load the whole vision model, the layers above the selected one included.
+
+    Raises:
+        SettingError: nothing loadable under `model.vision.name`.
+    """
+    config = load_vision_config(spec)
+    if config.model_type.startswith("siglip"):
+        config.vision_use_head = False  # the pooling head is above every selectable layer
+    with explain_loading(spec.name, "model.vision.name"):
+        encoder, info = AutoModel.from_pretrained(
+            resolve(spec.name, "model.vision.name"),
+            config=config,
+            revision=spec.revision,
+            dtype=dtype,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    check_complete(info, spec.name, "model.vision.name")
+    return encoder
 
 
 def _check_number_of_features(tower: VisionTower, spec: VisionSpec) -> None:

@@ -1,0 +1,1 @@
+"""Checkpoints handed on: the command line, the check of what was written, the push."""

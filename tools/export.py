@@ -1,0 +1,20 @@
+"""Hand a checkpoint on in a standard format: `python tools/export.py --help`."""
+
+import sys
+from collections.abc import Sequence
+
+from lightning_llava.errors import SettingError
+from lightning_llava.export.command import run
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return 0, or 2 on a wrong input."""
+    try:
+        return run(arguments)
+    except SettingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
