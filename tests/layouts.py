@@ -3,6 +3,7 @@
 Names are written out here as the formats' own code has them, not taken from ours.
 """
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -201,7 +202,9 @@ def save_adapter(language, folder: Path, base: Path, targets, safe: bool, **sett
         task_type="CAUSAL_LM",
         **{"r": 4, "lora_alpha": 8, "lora_dropout": 0.05, "target_modules": targets} | settings,
     )
-    adapted = get_peft_model(language, config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft's, about transformers
+        adapted = get_peft_model(language, config)
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.2)

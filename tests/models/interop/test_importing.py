@@ -1,0 +1,158 @@
+"""Every layout that LLaVAs are published in, against transformers' own model of the same weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM
+
+import layouts
+from lightning_llava.models.interop.importing import import_weights
+from lightning_llava.models.interop.source import Request
+from lightning_llava.models.trained import build_trained, read_trained
+from lightning_llava.text.conversation import ConversationEncoder
+
+both = pytest.mark.parametrize("twin", ["llama", "mistral"], indirect=True)
+
+
+def take_over(source: Path, output: Path, **settings):
+    """Import, as the tool does, under the template that the tests' tokenizer does not tell."""
+    output.mkdir()
+    return import_weights(
+        Request(str(source), **{"template": "vicuna_v1"} | settings), output, output
+    )
+
+
+def load(output: Path):
+    trained = read_trained(output / "weights.ckpt", "--model")
+    return build_trained(trained, ConversationEncoder(trained.language, 16)).eval(), trained
+
+
+def assert_equals_twin(output: Path, twin):
+    model, _ = load(output)
+    with torch.no_grad():
+        ours = model.logits(layouts.example())
+    theirs = twin.logits()
+    assert theirs.std() > 0.1  # or else anything would be close
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+@both
+@pytest.mark.parametrize("tower", [False, True])
+def test_an_original_checkpoint(twin, tmp_path, tower):
+    source = twin.save_original(tmp_path / "source", tower=tower, shards=2)
+    imported = take_over(source, tmp_path / "out")
+    assert imported.kind == "llava"
+    assert imported.image_mode == "pad"
+    assert (tmp_path / "out/vision").is_dir() == tower
+    assert imported.vision.name == str(tmp_path / "out/vision" if tower else twin.tower)
+    assert_equals_twin(tmp_path / "out", twin)
+
+
+def test_a_tower_inside_counts_not_the_one_that_is_named(twin, tmp_path):
+    with torch.no_grad():  # trained further, as LLaVA 1.6's
+        twin.model.model.vision_tower.embeddings.class_embedding += 1
+    take_over(twin.save_original(tmp_path / "source", tower=True), tmp_path / "out")
+    assert_equals_twin(tmp_path / "out", twin)
+
+
+@both
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("pad", [False, True])
+def test_a_folder_of_llava_hf(twin, tmp_path, old, pad):
+    source = twin.save_hugging_face(tmp_path / "source", old, pad)
+    imported = take_over(source, tmp_path / "out")
+    assert imported.kind == "hf"
+    assert imported.image_mode == ("pad" if pad else "square")
+    assert any("crops pictures" in note for note in imported.notes) != pad
+    assert_equals_twin(tmp_path / "out", twin)
+
+
+def test_a_folder_that_transformers_itself_saved(twin, tmp_path):
+    source = twin.save_hugging_face(tmp_path / "source", old=False)
+    (source / "model.safetensors").unlink()
+    twin.model.save_pretrained(source, max_shard_size="100KB")
+    assert (source / "model.safetensors.index.json").is_file()
+    take_over(source, tmp_path / "out")
+    assert_equals_twin(tmp_path / "out", twin)
+
+
+@both
+@pytest.mark.parametrize("merge", [False, True])
+@pytest.mark.parametrize("safe", [False, True])
+def test_an_original_lora_folder(twin, tmp_path, merge, safe):
+    source = twin.save_lora(tmp_path / "source", safe=safe)
+    imported = take_over(source, tmp_path / "out", merge=merge)
+    assert imported.kind == "llava_lora"
+    if merge:
+        assert imported.lora is None
+    else:
+        assert (imported.lora.r, imported.lora.alpha, imported.lora.dropout) == (4, 8, 0.05)
+        assert imported.language.name == str(twin.base)
+        assert not (tmp_path / "out/language").exists()
+    assert_equals_twin(tmp_path / "out", twin)
+
+
+def test_adapters_on_some_layers_leave_the_others_as_they_are_and_trainable(twin, tmp_path):
+    source = twin.save_lora(tmp_path / "source", targets=["q_proj", "v_proj"])
+    take_over(source, tmp_path / "out")
+    assert_equals_twin(tmp_path / "out", twin)
+    model, _ = load(tmp_path / "out")
+    fresh = model.language.model.layers[0].mlp.up_proj
+    assert not fresh.lora_B["default"].weight.any()
+    assert fresh.lora_A["default"].weight.any()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"use_rslora": True}, {"rank_pattern": {"q_proj": 2}}, {"alpha_pattern": {"mlp.up_proj": 32}}],
+    ids=str,
+)
+def test_what_our_adapters_cannot_be_is_merged(twin, tmp_path, settings):
+    source = twin.save_lora(tmp_path / "source", **settings)
+    take_over(source, tmp_path / "out", merge=True)
+    assert_equals_twin(tmp_path / "out", twin)
+
+
+@pytest.mark.parametrize("front", ["", "base_model.model.", "module."])
+def test_a_bare_projector(twin, tmp_path, front):
+    file = tmp_path / "mm_projector.bin"
+    torch.save(twin.projector(front), file)
+    imported = take_over(file, tmp_path / "out", base=str(twin.base), vision=str(twin.tower))
+    assert imported.kind == "projector"
+    assert imported.image_mode == "square"  # nothing says otherwise
+    assert_equals_twin(tmp_path / "out", twin)
+
+
+def test_a_projector_with_the_config_of_its_training(twin, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    torch.save(twin.projector(""), source / "mm_projector.bin")
+    layouts.write_json(source / "config.json", twin.original_config() | {"image_aspect_ratio": "square"})
+    take_over(source, tmp_path / "out", base=str(twin.base))
+    assert_equals_twin(tmp_path / "out", twin)
+
+
+@both
+def test_adapters_of_an_llm_are_merged_into_it(twin, tmp_path):
+    """saiga_mistral_7b_lora, with the output head trained in full as well."""
+    targets = ["q_proj", "v_proj", "k_proj", "o_proj"]
+    source, more = tmp_path / "source", {"modules_to_save": ["lm_head"]}
+    merged = layouts.save_adapter(twin.language(), source, twin.base, targets, False, **more)
+    with torch.no_grad():
+        merged.lm_head.weight += 0  # as saved
+    imported = take_over(source, tmp_path / "out", template="saiga_mistral")
+    assert imported.kind == "peft"
+    assert not (tmp_path / "out/weights.ckpt").exists()
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "out/language", dtype=torch.float32)
+    ids = torch.arange(3, 20)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(found(ids).logits, merged(ids).logits, atol=1e-5, rtol=0)
+        assert (found(ids).logits - twin.language()(ids).logits).abs().max() > 0.01
+    written = yaml.safe_load((tmp_path / "out/model.yaml").read_text())
+    assert written == {
+        "model": {
+            "language": {"name": str(tmp_path / "out/language"), "template": "saiga_mistral"}
+        }
+    }
