@@ -1,7 +1,9 @@
 """Whether weights are those of a part: compared by name and shape before any of them is read."""
 
+import re
 from collections.abc import Mapping
-from typing import Any, cast
+from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import nn
@@ -10,9 +12,12 @@ from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig, PreT
 from lightning_llava.errors import SettingError
 from lightning_llava.models.checkpoint import few
 from lightning_llava.models.interop.names import is_leftover, with_prefix_of
-from lightning_llava.models.interop.weight_files import Tensors
+from lightning_llava.models.interop.weight_files import Tensors, stored
 from lightning_llava.models.projector import build_projector
+from lightning_llava.models.vision import AFTER_THE_LAYERS
+from lightning_llava.specs import VisionSpec
 
+LAYER = re.compile(r"layers?\.(\d+)\.")
 HEAD, TABLE = "lm_head.weight", "model.embed_tokens.weight"
 
 
@@ -50,14 +55,24 @@ def fit_language(config: PretrainedConfig, tensors: Tensors, setting: str) -> Te
     return tensors
 
 
-def fit_tower(config: PretrainedConfig, tensors: Tensors, setting: str) -> Tensors:
+def fit_tower(
+    config: PretrainedConfig, tensors: Tensors, spec: VisionSpec, setting: str
+) -> tuple[Tensors, VisionSpec]:
     """Check that these are the weights of a vision tower; a pooling head is dropped.
+
+    Where only the layers up to the selected one are there, that becomes the last layer in config
+    and spec, and the norm above it, which plays no part, is filled with zeros.
 
     Raises:
         SettingError: missing, unexpected or differently shaped weights.
     """
     if config.model_type.startswith("siglip"):
         config.vision_use_head = False
+    depth = config.num_hidden_layers
+    layers = {int(match[1]) for name in tensors if (match := LAYER.search(name))}
+    cut = len(layers) < depth and len(layers) == spec.layer % (depth + 1)
+    if cut:
+        config.num_hidden_layers, spec = len(layers), replace(spec, layer=-1)
     with torch.device("meta"):
         expected = shapes_of(AutoModel.from_config(config, trust_remote_code=False))
     prefix = with_prefix_of(tensors, expected)
@@ -66,8 +81,11 @@ def fit_tower(config: PretrainedConfig, tensors: Tensors, setting: str) -> Tenso
         for name, tensor in tensors.items()
         if not is_leftover(name) and not name.startswith("head.")
     }
+    for name, shape in expected.items() if cut else ():
+        if name not in tensors and name.removeprefix(prefix).startswith(AFTER_THE_LAYERS):
+            tensors[name] = stored(torch.zeros(shape))
     compare(expected, tensors, setting, "the vision tower")
-    return tensors
+    return tensors, spec
 
 
 def fit_projector(
@@ -153,9 +171,3 @@ def _likely_cause(part: str, missing: list[str], unexpected: list[str], reshaped
     if missing and not unexpected and not reshaped:
         return "The folder is incomplete: download it again."
     return "config.json is of another model than the weights, or --base or --vision is."
-
-
-def width_of(config: PretrainedConfig) -> int:
-    """Return the width of a tower."""
-    width: Any = config.hidden_size
-    return int(width)

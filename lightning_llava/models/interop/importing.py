@@ -1,6 +1,5 @@
 """Write a model of others as `fit` and tools/evaluate.py read it: folders, a checkpoint, a YAML."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,6 +32,7 @@ from lightning_llava.models.interop.source import (
     fetch,
     recognise,
 )
+from lightning_llava.models.interop.tokenizer_files import copy_tokenizer
 from lightning_llava.models.interop.weight_files import save_weights
 from lightning_llava.models.lora import lora_targets
 from lightning_llava.specs import (
@@ -62,17 +62,6 @@ TEMPLATES = {
     "qwen_2": "qwen",
 }
 """What LLaVAs were trained with, by the family of their tokenizer."""
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "generation_config.json",
-)
-CHAT_TEMPLATE = "chat_template.jinja"
 
 
 @dataclass
@@ -103,16 +92,17 @@ def import_weights(request: Request, folder: Path, output: Path) -> Imported:
     path = fetch(request.source, request.revision, SETTING)
     kind = request.kind or recognise(path)
     source = READERS[kind](path, request)
-    language = _check_language(source)
+    language = _check_language(source, folder)
     if source.vision is None:
         spec = _write_language(source, folder, output)
         _write_yaml(folder, {"language": _chosen(spec)})
         return Imported(kind, None, spec, None, source.image_mode, source.notes)
     projector = _check_projector(source, language)
-    tower = source.tower and fit_tower(_own(source.tower_config), source.tower, SETTING)
+    vision, tower = source.vision, source.tower
+    if tower:
+        tower, vision = fit_tower(_own(source.tower_config), tower, vision, SETTING)
     state = _projector_state(source) | _adapter_state(source, language)
     spec = _write_language(source, folder, output)
-    vision = source.vision
     if tower:
         save_weights(_saved_part(folder / "vision", _own(source.tower_config)), tower)
         source.processor.save_pretrained(folder / "vision")
@@ -124,45 +114,61 @@ def import_weights(request: Request, folder: Path, output: Path) -> Imported:
     return Imported(kind, vision, spec, lora, source.image_mode, source.notes)
 
 
-def _check_language(source: Source) -> Any:
-    """Check weights, tokenizer and template of the LLM; return it without weights."""
-    if source.llm is not None:
-        source.llm = fit_language(_own(source.llm_config), source.llm, SETTING)
-        config = _own(source.llm_config)
-    else:
-        spec = source.language
+def _check_language(source: Source, folder: Path) -> Any:
+    """Check weights, tokenizer and template of the LLM; return it without weights.
+
+    Config and tokenizer of an LLM with weights of its own are written: beside the config of a
+    LLaVA, transformers may take the tokenizer for another one.
+    """
+    spec = source.language
+    if source.llm is None:
         with explain_loading(spec.name, "--base"):
-            config = AutoConfig.from_pretrained(
+            config: Any = AutoConfig.from_pretrained(
                 resolve(spec.name, "--base"), revision=spec.revision, trust_remote_code=False
             )
+        place = spec
+    else:
+        config = _own(source.llm_config)
+        source.llm = fit_language(config, source.llm, SETTING)
+        place = _write_tokenizer(source, folder / "language")
     language = language_skeleton(config)
-    place = source.tokenizer or source.language
-    if not place.name:
-        raise SettingError(
-            f"{SETTING}: it has no tokenizer; name a folder or hub model that has it by --base"
-        )
-    tokenizer = replace(source.language, name=place.name, revision=place.revision)
-    source.language.template = tokenizer.template = source.language.template or _template(
-        tokenizer, source
-    )
-    encoder = ConversationEncoder(tokenizer, image_tokens=1)
-    check_vocabulary(encoder, table_of(language).weight.shape[0], tokenizer.name)
+    try:
+        spec.template = spec.template or _template(place, source)
+        encoder = ConversationEncoder(replace(place, template=spec.template), image_tokens=1)
+        check_vocabulary(encoder, table_of(language).weight.shape[0], place.name)
+    except SettingError as error:
+        published = (source.tokenizer or place).name  # the copy will be gone
+        raise SettingError(str(error).replace(place.name, published)) from error
     return language
 
 
-def _template(spec: LanguageSpec, source: Source) -> str:
+def _write_tokenizer(source: Source, part: Path) -> LanguageSpec:
+    """Write config and tokenizer of an LLM with weights of its own; name where they lie now."""
+    config, place, tensors = _own(source.llm_config), source.tokenizer, source.llm
+    assert tensors is not None
+    if place is None or not place.name:
+        raise SettingError(
+            f"{SETTING}: it has no tokenizer; name a folder or hub model that has it by --base"
+        )
+    config.architectures = [type(language_skeleton(config)).__name__]
+    config.dtype = next(iter(tensors.values())).read().dtype
+    _saved_part(part, config)
+    # llava-hf keeps its processor's chat template there, for messages of another kind.
+    copy_tokenizer(place, part, chat_template=source.kind != "hf")
+    return LanguageSpec(name=str(part))
+
+
+def _template(place: LanguageSpec, source: Source) -> str:
     """Choose the template that nobody named."""
-    tokenizer = load_tokenizer(spec)
+    tokenizer = load_tokenizer(place)
     if source.vision is None:
-        if tokenizer.chat_template is not None:
-            return "auto"
-        found = None
+        found = "auto" if tokenizer.chat_template is not None else None
     else:
         found = TEMPLATES.get(tokenizer_family(tokenizer) or "")
     if found is None:
         raise SettingError(
-            f"--template: {spec.name!r} does not say how conversations are written; name the "
-            "template that the LLM was trained with (docs/conversations.md)"
+            f"--template: the tokenizer of {place.name!r} does not say how conversations are "
+            "written; name the template that the LLM was trained with (docs/conversations.md)"
         )
     source.notes.append(f"template {found}, by its tokenizer; --template names another")
     return found
@@ -194,21 +200,10 @@ def _adapter_state(source: Source, language: Any) -> dict[str, Tensor]:
 
 
 def _write_language(source: Source, folder: Path, output: Path) -> LanguageSpec:
-    """Write weights, config and tokenizer of an LLM that has its own; return where it lies."""
+    """Write the weights of an LLM that has its own; return where it will lie."""
     if source.llm is None:
         return source.language
-    place = source.tokenizer
-    assert place is not None
-    config = _own(source.llm_config)
-    config.architectures = [type(language_skeleton(config)).__name__]
-    config.dtype = next(iter(source.llm.values())).read().dtype
-    part = _saved_part(folder / "language", config)
-    found = fetch(place.name, place.revision, "--base", weights=False)
-    # llava-hf keeps its processor's chat template there, for messages of another kind.
-    for name in (*TOKENIZER_FILES, *([] if source.kind == "hf" else [CHAT_TEMPLATE])):
-        if (found / name).is_file():
-            shutil.copyfile(found / name, part / name)
-    save_weights(part, source.llm)
+    save_weights(folder / "language", source.llm)
     return replace(source.language, name=str(output / "language"), revision=None)
 
 

@@ -18,10 +18,12 @@ from lightning_llava.models.interop.source import (
     PROJECTOR_FILES,
     SETTING,
     ImageMode,
+    Kind,
     Request,
     Source,
     fetch,
 )
+from lightning_llava.models.interop.tokenizer_files import has_tokenizer
 from lightning_llava.models.interop.weight_files import (
     Tensors,
     read_file,
@@ -171,9 +173,7 @@ def language_config(config: dict[str, Any]) -> PretrainedConfig:
 
 def tokenizer_of(folder: Path, otherwise: LanguageSpec) -> LanguageSpec:
     """Name the folder where it holds a tokenizer's vocabulary, else another place."""
-    names = ("tokenizer.json", "tokenizer.model", "vocab.json")
-    found = any((folder / name).is_file() for name in names)
-    return LanguageSpec(name=str(folder)) if found else otherwise
+    return LanguageSpec(name=str(folder)) if has_tokenizer(folder) else otherwise
 
 
 def load_processor(name: str, setting: str) -> Any:
@@ -184,8 +184,13 @@ def load_processor(name: str, setting: str) -> Any:
         )
 
 
-def _read_settings(kind: Any, config: dict[str, Any], request: Request) -> Source:
+def _read_settings(kind: Kind, config: dict[str, Any], request: Request) -> Source:
     """Read what LLaVA's fields of a config.json say; where they are absent, LLaVA 1.5's values."""
+    if config.get("mm_use_im_start_end"):
+        raise SettingError(
+            f"{SETTING}: config.json has mm_use_im_start_end, and so tokens around every picture "
+            "that no template here writes; take a LLaVA 1.5"
+        )
     return Source(
         kind,
         vision=VisionSpec(
