@@ -1,18 +1,21 @@
 """Every layout that LLaVAs are published in, against transformers' model of the same weights."""
 
+import shutil
+
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
 
 import layouts
 from layouts import assert_equals_twin, load, take_over
+from lightning_llava.specs import LanguageSpec
+from lightning_llava.text.tokenizer import load_tokenizer
 
-both = pytest.mark.parametrize("twin", ["llama", "mistral"], indirect=True)
 
-
-@both
-@pytest.mark.parametrize("tower", [False, True])
+@pytest.mark.parametrize(
+    ("twin", "tower"), [("llama", False), ("mistral", True)], indirect=["twin"]
+)
 def test_an_original_checkpoint(twin, tmp_path, tower):
     source = twin.save_original(tmp_path / "source", tower=tower, shards=2)
     imported = take_over(source, tmp_path / "out")
@@ -40,9 +43,11 @@ def test_a_tower_inside_counts_not_the_one_that_is_named(twin, tmp_path):
     assert_equals_twin(tmp_path / "out", twin)
 
 
-@both
-@pytest.mark.parametrize("old", [False, True])
-@pytest.mark.parametrize("pad", [False, True])
+@pytest.mark.parametrize(
+    ("twin", "old", "pad"),
+    [("llama", True, False), ("llama", False, True), ("mistral", True, True)],
+    indirect=["twin"],
+)
 def test_a_folder_of_llava_hf(twin, tmp_path, old, pad):
     source = twin.save_hugging_face(tmp_path / "source", old, pad)
     imported = take_over(source, tmp_path / "out")
@@ -61,9 +66,11 @@ def test_a_folder_that_transformers_itself_saved(twin, tmp_path):
     assert_equals_twin(tmp_path / "out", twin)
 
 
-@both
-@pytest.mark.parametrize("merge", [False, True])
-@pytest.mark.parametrize("safe", [False, True])
+@pytest.mark.parametrize(
+    ("twin", "merge", "safe"),
+    [("llama", False, False), ("llama", True, True), ("mistral", False, True)],
+    indirect=["twin"],
+)
 def test_an_original_lora_folder(twin, tmp_path, merge, safe):
     source = twin.save_lora(tmp_path / "source", safe=safe)
     imported = take_over(source, tmp_path / "out", merge=merge)
@@ -119,7 +126,28 @@ def test_a_projector_with_the_config_of_its_training(twin, tmp_path):
     assert_equals_twin(tmp_path / "out", twin)
 
 
-@both
+def test_saiga_keeps_the_tokenizer_of_its_adapter(tokenizer_folder, tmp_path):
+    """A bare tokenizer.model, which transformers 5 reads with other ids beside other files."""
+    config = MistralConfig(
+        vocab_size=32000,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    base, source = tmp_path / "base", tmp_path / "source"
+    language = MistralForCausalLM(config)
+    language.save_pretrained(base)
+    layouts.save_adapter(language, source, base, ["q_proj"], False)
+    shutil.copy(tokenizer_folder / "tokenizer.model", source)
+    imported = take_over(source, tmp_path / "out", template="saiga_mistral")
+    copied = LanguageSpec(name=str(tmp_path / "out/language"), template="saiga_mistral")
+    assert imported.language == copied
+    tokenizer = load_tokenizer(copied)
+    assert tokenizer("<s>bot\n", add_special_tokens=False)["input_ids"] == [1, 12435, 13]
+
+
 def test_adapters_of_an_llm_are_merged_into_it(twin, tmp_path):
     """saiga_mistral_7b_lora, with the output head trained in full as well."""
     targets = ["q_proj", "v_proj", "k_proj", "o_proj"]
