@@ -15,7 +15,7 @@ VOCABULARY_SIZE = 2000
 """At most; the world's text is used up at about 1,300."""
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
 UNK_ID, BOS_ID, EOS_ID = 0, 1, 2
-# What the built-in templates write as single tokens.
+# What the templates that it is made for write as single tokens.
 CONTROL = (
     *("<|im_start|>", "<|im_end|>", "<|endoftext|>"),
     *("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
@@ -30,7 +30,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     could not be told from padding.
 
     Args:
-        texts: The training split's text. The built-in templates are added, for their fixed phrases.
+        texts: The training split's text. The templates are added, for their fixed phrases.
     """
     tokenizer = Tokenizer(BPE(unk_token=UNK))
     # A printed word is spelt letter by letter, each letter the same token wherever it stands: words
@@ -72,9 +72,10 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 def _template_texts() -> list[str]:
     templates = [load_template(name) for name in template_names()]
+    written = [t for t in templates if {UNK, BOS, EOS, *CONTROL}.issuperset(t.requires)]
     return [
         text.format(content="", system="", images="", bos="", default_bos="", eos="")
-        for template in templates
+        for template in written
         for text in (
             template.system,
             template.system_turn,

@@ -81,26 +81,39 @@ def load_vision_tower(spec: VisionSpec, dtype: torch.dtype) -> VisionTower:
     Raises:
         SettingError: nothing loadable under `model.vision.name`, or a layer it does not have.
     """
+    encoder = load_encoder(spec, dtype)
+    with explain_loading(spec.name, "model.vision.name"):
+        processor = AutoImageProcessor.from_pretrained(
+            resolve(spec.name, "model.vision.name"),
+            revision=spec.revision,
+            backend="pil",
+            trust_remote_code=False,
+        )
+    tower = VisionTower(encoder, spec, processor.image_mean, processor.image_std).eval()
+    _check_number_of_features(tower, spec)
+    return tower
+
+
+def load_encoder(spec: VisionSpec, dtype: torch.dtype) -> PreTrainedModel:
+    """Load the whole vision model, the layers above the selected one included.
+
+    Raises:
+        SettingError: nothing loadable under `model.vision.name`.
+    """
     config = load_vision_config(spec)
     if config.model_type.startswith("siglip"):
         config.vision_use_head = False  # the pooling head is above every selectable layer
-    name = resolve(spec.name, "model.vision.name")
     with explain_loading(spec.name, "model.vision.name"):
         encoder, info = AutoModel.from_pretrained(
-            name,
+            resolve(spec.name, "model.vision.name"),
             config=config,
             revision=spec.revision,
             dtype=dtype,
             trust_remote_code=False,
             output_loading_info=True,
         )
-        processor = AutoImageProcessor.from_pretrained(
-            name, revision=spec.revision, backend="pil", trust_remote_code=False
-        )
     check_complete(info, spec.name, "model.vision.name")
-    tower = VisionTower(encoder, spec, processor.image_mean, processor.image_std).eval()
-    _check_number_of_features(tower, spec)
-    return tower
+    return encoder
 
 
 def _check_number_of_features(tower: VisionTower, spec: VisionSpec) -> None:

@@ -113,7 +113,9 @@ def _terminator(tokenizer: PreTrainedTokenizerBase, between: str, ending: str) -
     shared = 0
     while shared < min(len(between), len(ending)) and between[shared] == ending[shared]:
         shared += 1
-    tokens = [str(token) for token in tokenizer.all_special_tokens]
+    added: Any = tokenizer.added_tokens_decoder.values()  # pyright: ignore[reportAttributeAccessIssue]
+    # Not only those that have a role: Phi-4's "<|end|>" has none.
+    tokens = {*tokenizer.all_special_tokens, *(str(token) for token in added if token.special)}
     ends = [ending.index(t) + len(t) for t in tokens if t in ending[:shared]]
     return ending[: min(ends)] if ends else ""
 

@@ -200,10 +200,8 @@ class ConversationEncoder:
 
     def _format(self, pattern: str, content: str = "", supervised: bool = False) -> list[Segment]:
         """Fill one format string of the template."""
-        if pattern not in self._compiled:
-            self._compiled[pattern] = self._compile(pattern)
         segments: list[Segment] = []
-        for kind, text in self._compiled[pattern]:
+        for kind, text in self.pieces(pattern):
             if kind == "system":
                 segments.append(Segment("text", self.system, False))
             elif kind == "images":
@@ -218,6 +216,12 @@ class ConversationEncoder:
             else:
                 segments.append(Segment(kind, text, supervised))
         return segments
+
+    def pieces(self, pattern: str) -> list[Piece]:
+        """Take a format string of the template apart."""
+        if pattern not in self._compiled:
+            self._compiled[pattern] = self._compile(pattern)
+        return self._compiled[pattern]
 
     def _compile(self, pattern: str) -> list[Piece]:
         """Split a format string into text, special tokens and fields."""

@@ -12,12 +12,16 @@ from lightning_llava.hub import explain_loading, resolve
 from lightning_llava.specs import LanguageSpec
 
 FAMILY_PROBES: dict[str, tuple[str, list[int]]] = {
+    "phi_3": ("<|user|>", [32010]),  # before llama_2, whose vocabulary it goes on from
     "llama_2": ("USER:", [3148, 1001, 29901]),
     "mistral_v1": ("USER:", [2223, 725, 28747]),
     "llama_3": ("<|begin_of_text|>", [128000]),
     "qwen_2": ("<|im_start|>", [151644]),
+    "gemma_1": ("<start_of_turn>", [106]),
+    "gemma_3": ("<start_of_turn>", [105]),
+    "phi_4_mini": ("<|user|>", [200021]),
 }
-"""A text and its ids, per family of tokenizers that share their vocabulary."""
+"""A text and its ids, per family of tokenizers that share their vocabulary; the first counts."""
 
 
 def load_tokenizer(spec: LanguageSpec) -> PreTrainedTokenizerBase:

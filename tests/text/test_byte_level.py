@@ -1,4 +1,4 @@
-"""Llama 3's and ChatML's templates, on a tokenizer made here: theirs cannot be had offline.
+"""Templates with special tokens of their own, on a tokenizer made here: theirs cannot be had.
 
 The text that they write is golden; of the ids, which are this tokenizer's own, it is shown that
 special tokens are single ones and where the learnt spans lie.
@@ -24,6 +24,17 @@ CHATML = (
     "<|im_start|>user\nА 1990?<|im_end|><|im_start|>assistant\nДа<|im_end|>"
 )
 QWEN = CHATML.replace("<|im_end|><|im_start|>", "<|im_end|>\n<|im_start|>")
+GEMMA = (
+    "<start_of_turn>user\nПривет<end_of_turn>\n<start_of_turn>model\n2<end_of_turn>\n"
+    "<start_of_turn>user\n<image>\nWhat color is it?<end_of_turn>\n"
+    "<start_of_turn>model\nBlack<end_of_turn>\n"
+    "<start_of_turn>user\nА 1990?<end_of_turn>\n<start_of_turn>model\nДа<end_of_turn>"
+)
+PHI = (
+    "<|user|>Привет<|end|><|assistant|>2<|end|>"
+    "<|user|><image>\nWhat color is it?<|end|><|assistant|>Black<|end|>"
+    "<|user|>А 1990?<|end|><|assistant|>Да<|end|>"
+)
 WRITTEN = {
     ("llama3", None): (
         "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
@@ -38,11 +49,19 @@ WRITTEN = {
     ("chatml", ""): CHATML,
     ("qwen", None): "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n" + QWEN,
     ("qwen", ""): QWEN,
+    ("qwen3", None): QWEN.replace("assistant\n", "assistant\n<think>\n\n</think>\n\n"),
+    ("gemma", None): "<bos>" + GEMMA,
+    ("gemma", "Be brief. "): "<bos>" + GEMMA.replace("user\n", "user\nBe brief.\n\n", 1),
+    ("phi3", None): PHI,
+    ("phi3", "Be brief."): "<|system|>Be brief.<|end|>" + PHI,
 }
 LEARNT = {
     "llama3": ["2<|eot_id|>", "Black<|eot_id|>", "Да<|eot_id|>"],
     "chatml": [" 2 <|im_end|>", "Black<|im_end|>", "Да<|im_end|>"],
     "qwen": [" 2 <|im_end|>", "Black<|im_end|>", "Да<|im_end|>"],
+    "qwen3": [" 2 <|im_end|>", "Black<|im_end|>", "Да<|im_end|>"],
+    "gemma": ["2<end_of_turn>", "Black<end_of_turn>", "Да<end_of_turn>"],
+    "phi3": ["2<|end|>", "Black<|end|>", "Да<|end|>"],
 }
 
 
@@ -67,6 +86,9 @@ def test_three_turns_with_the_picture_in_the_second(make, byte_level, template, 
         ("llama3", "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"),
         ("chatml", "<|im_end|><|im_start|>assistant\n"),
         ("qwen", "<|im_end|>\n<|im_start|>assistant\n"),
+        ("qwen3", "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"),
+        ("gemma", "<end_of_turn>\n<start_of_turn>model\n"),
+        ("phi3", "<|end|><|assistant|>"),
     ],
 )
 def test_where_generation_begins(make, byte_level, template, ending):

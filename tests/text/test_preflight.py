@@ -23,7 +23,7 @@ from lightning_llava.text.preflight import (
     preflight,
     summary_table,
 )
-from lightning_llava.text.template import template_names
+from lightning_llava.text.template import load_template, template_names
 from lightning_llava.text.tokenizer import load_tokenizer
 from lightning_llava.text.turns import Turn
 from runs import make_data, make_module, make_trainer
@@ -39,7 +39,10 @@ def folder(tmp_path_factory):
     """A byte-level tokenizer that every template accepts."""
     path = tmp_path_factory.mktemp("byte_level")
     texts = ["What color is it? Red. A cat Yes No", "Сколько чашек? Две чашки"]
-    train_tokenizer(texts).save_pretrained(path)
+    tokenizer = train_tokenizer(texts)
+    required = {token for name in template_names() for token in load_template(name).requires}
+    tokenizer.add_tokens(sorted(required - set(tokenizer.get_vocab())), special_tokens=True)
+    tokenizer.save_pretrained(path)
     return path
 
 

@@ -15,8 +15,8 @@ from lightning_llava.text.conversation import ConversationEncoder
 from lightning_llava.text.template import Template, load_template, template_names
 
 NAMES = [
-    *("chatml", "llama3", "llama_2", "mistral_instruct", "plain", "qwen"),
-    *("saiga_mistral", "vicuna_v1"),
+    *("chatml", "gemma", "llama3", "llama_2", "mistral_instruct", "phi3", "plain"),
+    *("qwen", "qwen3", "saiga_mistral", "vicuna_v1"),
 ]
 BUILT_IN = ", ".join(NAMES)
 
@@ -136,9 +136,9 @@ def test_a_tokenizer_that_is_made_for_all_templates_takes_them(tmp_path, templat
     assert ConversationEncoder(spec, 4).template.name == template
 
 
-@pytest.mark.parametrize("template", ["llama3", "qwen"])
+@pytest.mark.parametrize("template", ["llama3", "qwen", "qwen3", "gemma", "phi3"])
 def test_telling_tokens_are_enough_where_the_tokenizer_is_unknown(byte_level, template):
-    """Only Llama 3's relatives have its header tokens, only ChatML's its turns."""
+    """Only Llama 3's relatives have its header tokens, only ChatML's its turns, and so on."""
     spec = LanguageSpec(name=str(byte_level), template=template)
     assert ConversationEncoder(spec, 4).template.name == template
 
@@ -163,6 +163,9 @@ def test_a_tokenizer_without_eos_is_refused(tmp_path):
         ("llama3", ["<|end_of_text|>", "<|eot_id|>"]),
         ("chatml", ["<|end_of_text|>", "<|im_end|>"]),
         ("qwen", ["<|end_of_text|>", "<|im_end|>"]),
+        ("qwen3", ["<|end_of_text|>", "<|im_end|>"]),
+        ("gemma", ["<|end_of_text|>", "<end_of_turn>"]),
+        ("phi3", ["<|end_of_text|>", "<|end|>"]),
     ],
 )
 def test_where_generation_stops(make, byte_level, template, stops):

@@ -1,7 +1,9 @@
 """A checkpoint's model as plain weights: adapters folded in, one type."""
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_llava.errors import SettingError
 from lightning_llava.models.llava import Llava
@@ -47,12 +49,11 @@ def fold_adapters(language: nn.Module) -> None:
                 setattr(parent, name, _folded(child))
 
 
-def _folded(wrapper: nn.Module) -> nn.Module:
-    layer: nn.Module = wrapper.get_base_layer()  # pyright: ignore[reportCallIssue]
-    weight: Tensor = layer.weight  # pyright: ignore[reportAssignmentType]
-    total = weight.data.float()
-    for adapter in wrapper.active_adapters:  # pyright: ignore[reportGeneralTypeIssues]
-        down, up = wrapper.lora_A[adapter].weight, wrapper.lora_B[adapter].weight  # pyright: ignore[reportIndexIssue]
-        total += wrapper.scaling[adapter] * (up.data.float() @ down.data.float())  # pyright: ignore[reportIndexIssue]
-    weight.data = total.to(weight.dtype)
+def _folded(wrapper: Any) -> nn.Module:
+    layer: Any = wrapper.get_base_layer()
+    total = layer.weight.data.float()
+    for adapter in wrapper.active_adapters:
+        down, up = wrapper.lora_A[adapter].weight.data, wrapper.lora_B[adapter].weight.data
+        total += wrapper.scaling[adapter] * (up.float() @ down.float())
+    layer.weight.data = total.to(layer.weight.dtype)
     return layer

@@ -1,0 +1,30 @@
+"""How to load what was exported, per format, in the card's words."""
+
+HF = """\
+```python
+from PIL import Image
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+processor = AutoProcessor.from_pretrained("FOLDER")
+model = LlavaForConditionalGeneration.from_pretrained("FOLDER", dtype="auto")
+question = [
+    {"type": "image", "image": Image.open("photo.jpg")},
+    {"type": "text", "text": "What is in the picture?"},
+]
+inputs = processor.apply_chat_template(
+    [{"role": "user", "content": question}],
+    add_generation_prompt=True,
+    tokenize=True,
+    return_dict=True,
+    return_tensors="pt",
+).to(model.device, model.dtype)
+answer = model.generate(**inputs, max_new_tokens=64)[0, inputs["input_ids"].shape[1] :]
+print(processor.decode(answer, skip_special_tokens=True))
+```
+
+`FOLDER` is this repository. A message of the role `system` takes the place of the system text it
+was trained with, where it has one. Text that spells a special token becomes that token, unless
+`apply_chat_template` is given `sanitize_control_tokens=True`.
+"""
+
+USAGE = {"hf": HF}

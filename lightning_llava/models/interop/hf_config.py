@@ -1,0 +1,116 @@
+"""What transformers' LlavaForConditionalGeneration can express, and its config."""
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, LlavaConfig, PreTrainedConfig, PreTrainedTokenizerBase
+
+from lightning_llava.errors import SettingError
+from lightning_llava.geometry import has_cls
+from lightning_llava.models.head import find_head
+from lightning_llava.models.llava import Llava
+from lightning_llava.models.trained import Trained
+from lightning_llava.specs import VisionSpec
+from lightning_llava.text.conversation import ConversationEncoder
+from lightning_llava.text.turns import IMAGE_PLACEHOLDER
+
+PROJECTOR = "mlp2x_gelu"
+
+
+def check_projector(trained: Trained) -> None:
+    """Refuse what needs no loading to be refused.
+
+    Raises:
+        SettingError: a projector that the class does not have.
+    """
+    if trained.projector.type != PROJECTOR:
+        raise SettingError(
+            f"--format hf: model.projector.type is {trained.projector.type}, and transformers' "
+            f"LlavaForConditionalGeneration has {PROJECTOR} only; export --format llava"
+        )
+
+
+def check_head(model: Llava, name: str) -> None:
+    """Refuse an LLM that makes logits in another way than by one matrix.
+
+    Args:
+        model: with the LLM.
+        name: `model.language.name`.
+
+    Raises:
+        SettingError: saying what is in the way.
+    """
+    projection: Any = model.language.get_output_embeddings()
+    head = find_head(model.language)
+    if head is None:
+        reason = "makes logits of its last hidden states in a way of its own"
+    elif head.cap is not None:
+        reason = f"caps its logits at {head.cap:g}"
+    elif head.scale != 1.0:
+        reason = f"scales its logits by {head.scale:g}"
+    elif projection.bias is not None:
+        reason = "adds a bias to its logits"
+    else:
+        return
+    raise SettingError(
+        f"--format hf: {type(model.language).__name__} ({name!r}) {reason}, which transformers' "
+        "LlavaForConditionalGeneration, having a bare output matrix, does not; export --format "
+        "adapter"
+    )
+
+
+def llava_config(
+    trained: Trained,
+    model: Llava,
+    tower: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    dtype: torch.dtype,
+) -> LlavaConfig:
+    """Write the config of the composed model, with the vocabulary as the LLM has it.
+
+    Args:
+        trained: says which features of the tower are taken.
+        model: with the LLM.
+        tower: config of the whole tower.
+        tokenizer: of the exported model, image and padding token in it.
+        dtype: of the weights.
+    """
+    text: Any = deepcopy(model.language.config.get_text_config())
+    config = LlavaConfig(
+        vision_config=deepcopy(tower),
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_PLACEHOLDER),
+        image_seq_length=model.vision_tower.geometry.image_tokens,
+        vision_feature_layer=trained.vision.layer,
+        vision_feature_select_strategy=select_strategy(trained.vision, tower),
+        tie_word_embeddings=bool(text.tie_word_embeddings),
+    )
+    config.pad_token_id = tokenizer.pad_token_id
+    parts: list[Any] = [config, config.text_config, config.vision_config]
+    for part in parts:
+        part.dtype = dtype
+        part._name_or_path = ""  # a folder of this machine
+    return config
+
+
+def select_strategy(spec: VisionSpec, tower: PreTrainedConfig) -> str:
+    """Say in transformers' words whether the first feature is left out."""
+    return "default" if has_cls(tower) and spec.tokens == "patch" else "full"
+
+
+def additional_tokens(tower: PreTrainedConfig) -> int:
+    """Count the features beside the patches, before `select_strategy` leaves one out."""
+    return int(has_cls(tower))
+
+
+def generation_config(
+    encoder: ConversationEncoder, tokenizer: PreTrainedTokenizerBase
+) -> GenerationConfig:
+    """Generate greedily, up to any stop token of the template."""
+    return GenerationConfig(
+        do_sample=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=encoder.stop_ids,
+        pad_token_id=tokenizer.pad_token_id,
+    )
