@@ -5,6 +5,7 @@ Names are written out here as the formats' own code has them, not taken from our
 
 import warnings
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from transformers import (
 )
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
+import published
 from lightning_llava.batch import IMAGE_TOKEN_INDEX
 from lightning_llava.data.collate import collate_padded
 from lightning_llava.models.interop.importing import import_weights
@@ -26,7 +28,7 @@ from lightning_llava.models.interop.source import Request
 from lightning_llava.models.interop.weight_files import write_json
 from lightning_llava.models.trained import build_trained, read_trained
 from lightning_llava.text.conversation import ConversationEncoder
-from published import SPREAD, tokenizer
+from published import SPREAD
 from tiny import IMAGE_SIZE, VISION, row
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -39,6 +41,11 @@ MM_FIELDS = {
     "image_aspect_ratio": "pad",
     "tokenizer_padding_side": "right",
 }
+
+
+@cache
+def tokenizer():
+    return published.tokenizer()
 
 
 class Twin:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 import layouts
 from lightning_llava.evaluation.command import run as evaluate
 from lightning_llava.evaluation.ledger import read_ledger
+from parsing import stack
 from runs import command_line
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +57,10 @@ def test_the_printed_lines_train_validate_and_measure(tool, source, demo_world, 
     given = ["--source", source, "--output", output, "--template", "mistral_instruct"]
     assert tool.main([str(word) for word in given]) == 0
     printed = lines(capsys.readouterr().out)
+    names = ["configs/stage/lora.yaml", "configs/hardware/cpu.yaml", output / "model.yaml"]
+    first, *others = [stack(*order) for order in (names, names[::-1], names[1:] + names[:1])]
+    assert all(other == first for other in others)
+    assert first["model"]["language"]["name"] == str(output / "language")
 
     files = {
         "DATA.yaml": "configs/data/llava_mix665k.yaml",

@@ -11,7 +11,6 @@ from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig
 
 from lightning_llava.errors import SettingError
-from lightning_llava.geometry import load_vision_config
 from lightning_llava.hub import explain_loading, resolve
 from lightning_llava.models.interop.fitting import (
     fit_language,
@@ -22,7 +21,12 @@ from lightning_llava.models.interop.fitting import (
 )
 from lightning_llava.models.interop.peft_adapter import keep
 from lightning_llava.models.interop.read_hugging_face import read_hugging_face
-from lightning_llava.models.interop.read_original import read_bare, read_full, read_lora
+from lightning_llava.models.interop.read_original import (
+    load_tower_config,
+    read_bare,
+    read_full,
+    read_lora,
+)
 from lightning_llava.models.interop.read_peft import read_exported_adapter, read_language_adapter
 from lightning_llava.models.interop.source import (
     SETTING,
@@ -177,7 +181,7 @@ def _template(place: LanguageSpec, source: Source) -> str:
 def _check_projector(source: Source, language: Any) -> ProjectorSpec:
     assert source.vision is not None
     assert source.projector is not None
-    config: Any = source.tower_config or load_vision_config(source.vision)
+    config: Any = source.tower_config or load_tower_config(source.vision)
     widths = (config.hidden_size, table_of(language).weight.shape[1])
     names = f"{source.vision.name} and {source.language.name or 'its own LLM'}"
     return ProjectorSpec(

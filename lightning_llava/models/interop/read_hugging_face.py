@@ -9,7 +9,7 @@ from lightning_llava.errors import SettingError
 from lightning_llava.geometry import has_cls
 from lightning_llava.hub import explain_loading
 from lightning_llava.models.interop.names import HUGGING_FACE
-from lightning_llava.models.interop.read_original import load_processor, split
+from lightning_llava.models.interop.read_original import TEMPLATE_FIELD, load_processor, split
 from lightning_llava.models.interop.source import SETTING, Request, Source
 from lightning_llava.models.interop.weight_files import read_weights
 from lightning_llava.specs import LanguageSpec, VisionSpec
@@ -44,7 +44,9 @@ def read_hugging_face(folder: Path, request: Request) -> Source:
         projector=parts["projector"],
         llm=parts["language"],
         llm_config=config.text_config,
-        language=LanguageSpec(name="", template=request.template or ""),
+        language=LanguageSpec(
+            name="", template=request.template or getattr(config, TEMPLATE_FIELD, "")
+        ),
         tokenizer=LanguageSpec(name=str(folder)),
         tower=parts["vision"],
         tower_config=config.vision_config,

@@ -54,7 +54,7 @@ def read_full(folder: Path, request: Request) -> Source:
     if parts["vision"]:
         assert source.vision is not None
         source.tower = parts["vision"]
-        source.tower_config = load_vision_config(source.vision)
+        source.tower_config = load_tower_config(source.vision)
         source.processor = load_processor(source.vision.name, "--vision")
     return source
 
@@ -174,6 +174,14 @@ def language_config(config: dict[str, Any]) -> PretrainedConfig:
 def tokenizer_of(folder: Path, otherwise: LanguageSpec) -> LanguageSpec:
     """Name the folder where it holds a tokenizer's vocabulary, else another place."""
     return LanguageSpec(name=str(folder)) if has_tokenizer(folder) else otherwise
+
+
+def load_tower_config(spec: VisionSpec) -> PretrainedConfig:
+    """Load the config of the tower that a source names, perhaps as a folder of its author's."""
+    try:
+        return load_vision_config(spec)
+    except SettingError as error:
+        raise SettingError(f"{error}; --vision names another than {SETTING} does") from error
 
 
 def load_processor(name: str, setting: str) -> Any:

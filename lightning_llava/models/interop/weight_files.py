@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 
 import torch
@@ -221,7 +222,13 @@ def _read_index(path: Path, setting: str) -> dict[str, str]:
 
 def _save_shard(folder: Path, tensors: dict[str, Tensor], shards: list[list[str]]) -> None:
     shards.append(list(tensors))
-    save_file(tensors, folder / _unnumbered(len(shards)), metadata={"format": "pt"})
+    try:
+        save_file(tensors, folder / _unnumbered(len(shards)), metadata={"format": "pt"})
+    except (SafetensorError, OSError) as error:
+        raise SettingError(
+            f"--output: cannot write {sum(t.nbytes for t in tensors.values()):,} bytes ({error}); "
+            f"the disk has {disk_usage(folder).free:,} free"
+        ) from error
 
 
 def _unnumbered(number: int) -> str:

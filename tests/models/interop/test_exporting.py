@@ -22,6 +22,10 @@ both = pytest.mark.parametrize("twin", ["llama", "mistral"], indirect=True)
 @pytest.fixture
 def adapted(twin, tmp_path):
     """A checkpoint with adapters that compute what the twin does."""
+    return adapt(twin, tmp_path)
+
+
+def adapt(twin, tmp_path):
     take_over(twin.save_lora(tmp_path / "source"), tmp_path / "adapted")
     return tmp_path / "adapted/weights.ckpt"
 
@@ -106,18 +110,17 @@ def test_the_original_layout_has_the_official_names(twin, adapted, tmp_path):
     assert_equals_twin(tmp_path / "back", twin)
 
 
-def test_rotations_are_spelt_as_the_original_code_reads_them(twin, tmp_path):
+def test_rotations_are_spelt_as_the_original_code_reads_them(own_twin, tmp_path):
     """transformers 5 writes `rope_parameters`, and 4.37 would take 10,000 for what it misses."""
-    twin.model.config.text_config.rope_parameters = {"rope_type": "default", "rope_theta": 5e5}
-    twin.model.model.language_model.rotary_emb.__init__(twin.model.config.text_config)
-    layouts.save_language(twin.language(), twin.base, twin.tokenizer)
-    take_over(twin.save_lora(tmp_path / "source"), tmp_path / "adapted")
-    folder = export(export_llava, tmp_path / "adapted/weights.ckpt", tmp_path / "llava")
+    own_twin.model.config.text_config.rope_parameters = {"rope_type": "default", "rope_theta": 5e5}
+    own_twin.model.model.language_model.rotary_emb.__init__(own_twin.model.config.text_config)
+    layouts.save_language(own_twin.language(), own_twin.base, own_twin.tokenizer)
+    folder = export(export_llava, adapt(own_twin, tmp_path), tmp_path / "llava")
     config = json.loads((folder / "config.json").read_text())
     assert (config["rope_theta"], config["rope_scaling"]) == (5e5, None)
     assert "rope_parameters" not in config
     take_over(folder, tmp_path / "back", template=None)
-    assert_equals_twin(tmp_path / "back", twin)
+    assert_equals_twin(tmp_path / "back", own_twin)
 
 
 def test_a_tower_that_was_trained_goes_with_it(twin, adapted, tmp_path):
@@ -137,14 +140,15 @@ def test_a_tower_that_was_trained_goes_with_it(twin, adapted, tmp_path):
     assert_equals_twin(tmp_path / "back", twin)
 
 
-def test_what_the_original_code_lacks_is_refused(twin, adapted, siglip, tmp_path):
+def test_what_the_original_code_lacks_is_refused(own_twin, siglip, tmp_path):
+    adapted = adapt(own_twin, tmp_path)
     vision = {"name": str(siglip), "revision": None, "layer": -2, "tokens": "patch"}
     checkpoint = change(adapted, tmp_path / "siglip.ckpt", {}, vision=vision)
     with pytest.raises(
         SettingError, match="'siglip_vision_model', and the original code knows CLIP"
     ):
         export(export_llava, checkpoint, tmp_path / "one")
-    config = twin.base / "config.json"
+    config = own_twin.base / "config.json"
     scaled = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0}
     scaled |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 64}
     layouts.write_json(config, json.loads(config.read_text()) | {"rope_parameters": scaled})

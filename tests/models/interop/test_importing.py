@@ -9,6 +9,9 @@ from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
 
 import layouts
 from layouts import assert_equals_twin, load, take_over
+from lightning_llava.errors import SettingError
+from lightning_llava.models.checkpoint import init_from
+from lightning_llava.models.interop.weight_files import save_weights, stored
 from lightning_llava.specs import LanguageSpec
 from lightning_llava.text.tokenizer import load_tokenizer
 
@@ -165,3 +168,39 @@ def test_adapters_of_an_llm_are_merged_into_it(twin, tmp_path):
     assert written == {
         "model": {"language": {"name": str(tmp_path / "out/language"), "template": "saiga_mistral"}}
     }
+
+
+def test_a_linear_projector_is_told_by_its_names(twin, tmp_path):
+    weights = {"model.mm_projector.weight": torch.randn(48, 32)}
+    weights["model.mm_projector.bias"] = torch.randn(48)
+    torch.save(weights, tmp_path / "mm_projector.bin")
+    parts = {"base": str(twin.base), "vision": str(twin.tower)}
+    take_over(tmp_path / "mm_projector.bin", tmp_path / "out", **parts)
+    model, trained = load(tmp_path / "out")
+    assert trained.projector.type == "linear"
+    features = torch.randn(3, 32)
+    expected = (
+        features @ weights["model.mm_projector.weight"].T + weights["model.mm_projector.bias"]
+    )
+    torch.testing.assert_close(model.projector(features), expected, atol=1e-5, rtol=0)
+
+
+def test_a_run_cannot_start_from_adapters_under_another_alpha(twin, tmp_path):
+    take_over(twin.save_lora(tmp_path / "source"), tmp_path / "out")
+    model, trained = load(tmp_path / "out")
+    settings = {f"model.{name}": section for name, section in trained.model.items()}
+    path = str(tmp_path / "out/weights.ckpt")
+    assert init_from(model, path, settings) == []
+    settings["model.lora"] = settings["model.lora"] | {"alpha": 16}
+    with pytest.raises(SettingError, match=r"model.lora.alpha is 16, .* trained with 8"):
+        init_from(model, path, settings)
+
+
+def test_weights_are_written_in_shards_that_transformers_reads(twin, tmp_path):
+    tensors = {name: stored(value) for name, value in twin.language().state_dict().items()}
+    twin.model.config.text_config.save_pretrained(tmp_path)
+    save_weights(tmp_path, tensors, shard_bytes=50_000)
+    assert len(list(tmp_path.glob("model-*-of-*.safetensors"))) > 3
+    found = AutoModelForCausalLM.from_pretrained(tmp_path)
+    for name, value in found.state_dict().items():
+        assert torch.equal(value, tensors[name].read())

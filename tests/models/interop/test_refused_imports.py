@@ -148,17 +148,17 @@ def test_another_vocabulary_than_config_json_says(twin, tmp_path, refused):
     assert "The vocabulary is not the one" in said
 
 
-def test_another_tower_or_llm_than_the_projector_s(twin, tmp_path, refused):
+def test_another_tower_or_llm_than_the_projector_s(own_twin, tmp_path, refused):
     other = Twin(tmp_path / "other", "llama", width=64)
-    file, *_ = bare(twin, tmp_path)
-    wrong = ["--base", other.base, "--vision", twin.tower]
+    file, *_ = bare(own_twin, tmp_path)
+    wrong = ["--base", other.base, "--vision", own_twin.tower]
     said = refused(file, *wrong)
-    assert f"a projector between {twin.tower} and {other.base}" in said
+    assert f"a projector between {own_twin.tower} and {other.base}" in said
     assert "(0.bias (48,) instead of (64,)" in said
     assert "its LLM by --base" in said
-    config = twin.tower / "config.json"
+    config = own_twin.tower / "config.json"
     layouts.write_json(config, json.loads(config.read_text()) | {"hidden_size": 64})
-    said = refused(file, "--base", twin.base, "--vision", twin.tower)
+    said = refused(file, "--base", own_twin.base, "--vision", own_twin.tower)
     assert "(0.weight (48, 32) instead of (48, 64))" in said
     assert "its tower by --vision" in said
 
@@ -217,6 +217,15 @@ def test_what_llava_1_5_is_not(twin, tmp_path, refused, field, said):
     source = twin.save_original(tmp_path / "source")
     layouts.write_json(source / "config.json", twin.original_config() | field)
     assert said in refused(source)
+
+
+def test_a_tower_on_its_author_s_machine(twin, tmp_path, refused):
+    source = twin.save_original(tmp_path / "source")
+    named = {"mm_vision_tower": "/home/author/clip"}
+    layouts.write_json(source / "config.json", twin.original_config() | named)
+    said = refused(source)
+    assert "the folder '/home/author/clip' does not exist" in said
+    assert "--vision names another" in said
 
 
 def test_tiles(twin, tmp_path, refused):
