@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_llava.errors import SettingError
 from lightning_llava.models.checkpoint import few
 from lightning_llava.models.interop.names import peft_name
-from lightning_llava.models.interop.source import OUR_PROJECTOR, OUR_SETTINGS
+from lightning_llava.models.interop.source import OUR_PROJECTOR, OUR_SETTINGS, absolute
 from lightning_llava.models.interop.weight_files import write_json
 from lightning_llava.models.trained import Trained
 from lightning_llava.text.conversation import ConversationEncoder
@@ -85,9 +85,3 @@ def _write_settings(trained: Trained, path: Path) -> None:
         "image_mode": trained.data["data.image_mode"],
     }
     write_json(path, content)
-
-
-def absolute(name: str) -> str:
-    """Spell out a folder, which others read from elsewhere; hub names stay."""
-    path = Path(name).expanduser()
-    return str(path.resolve()) if path.is_dir() else name

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 import yaml
 from torch import Tensor
-from transformers import AutoConfig, PretrainedConfig
+from transformers import PretrainedConfig
 
 from lightning_llava.errors import SettingError
-from lightning_llava.hub import explain_loading, resolve
 from lightning_llava.models.interop.fitting import (
     fit_language,
     fit_projector,
@@ -22,6 +21,7 @@ from lightning_llava.models.interop.fitting import (
 from lightning_llava.models.interop.peft_adapter import keep
 from lightning_llava.models.interop.read_hugging_face import read_hugging_face
 from lightning_llava.models.interop.read_original import (
+    load_language_config,
     load_tower_config,
     read_bare,
     read_full,
@@ -33,6 +33,8 @@ from lightning_llava.models.interop.source import (
     Kind,
     Request,
     Source,
+    absolute,
+    check_options,
     fetch,
     recognise,
 )
@@ -95,6 +97,7 @@ def import_weights(request: Request, folder: Path, output: Path) -> Imported:
     """
     path = fetch(request.source, request.revision, SETTING)
     kind = request.kind or recognise(path)
+    check_options(request, kind)
     source = READERS[kind](path, request)
     language = _check_language(source, folder)
     if source.vision is None:
@@ -102,7 +105,7 @@ def import_weights(request: Request, folder: Path, output: Path) -> Imported:
         _write_yaml(folder, {"language": _chosen(spec)})
         return Imported(kind, None, spec, None, source.image_mode, source.notes)
     projector = _check_projector(source, language)
-    vision, tower = source.vision, source.tower
+    vision, tower = replace(source.vision, name=absolute(source.vision.name)), source.tower
     if tower:
         tower, vision = fit_tower(_own(source.tower_config), tower, vision, SETTING)
     state = _projector_state(source) | _adapter_state(source, language)
@@ -126,10 +129,8 @@ def _check_language(source: Source, folder: Path) -> Any:
     """
     spec = source.language
     if source.llm is None:
-        with explain_loading(spec.name, "--base"):
-            config: Any = AutoConfig.from_pretrained(
-                resolve(spec.name, "--base"), revision=spec.revision, trust_remote_code=False
-            )
+        config: Any = load_language_config(spec)
+        spec.name = absolute(spec.name)
         place = spec
     else:
         config = _own(source.llm_config)

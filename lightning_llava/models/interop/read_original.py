@@ -78,11 +78,8 @@ def read_lora(folder: Path, request: Request) -> Source:
 
 def read_bare(path: Path, request: Request) -> Source:
     """Read `mm_projector.bin`, or the folder it lies in with the config.json of its training."""
-    file = (
-        path
-        if path.is_file()
-        else next(path / name for name in PROJECTOR_FILES if (path / name).is_file())
-    )
+    candidates = [path, *(path / name for name in PROJECTOR_FILES)]
+    file = next((file for file in candidates if file.is_file()), candidates[1])
     beside = file.with_name("config.json")
     config = read_json(beside, SETTING) if beside.is_file() else {}
     source = _read_settings("projector", config, request)
@@ -143,11 +140,9 @@ def read_projector(file: Path) -> Tensors:
 
 def merge_into(source: Source, adapters: Adapters) -> None:
     """Give a source the weights of the LLM that it names, with adapters folded into them."""
-    name, revision = source.language.name, source.language.revision
-    folder = fetch(name, revision, "--base")
+    folder = fetch(source.language.name, source.language.revision, "--base")
     source.llm = merge(read_weights(folder, "model", "--base"), adapters, SETTING)
-    with explain_loading(name, "--base"):
-        source.llm_config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    source.llm_config = load_language_config(source.language)
     if (table := adapters.whole.get(TABLE)) is not None:
         source.llm_config.vocab_size = table.shape[0]
     source.tokenizer = replace(source.language)
@@ -174,6 +169,23 @@ def language_config(config: dict[str, Any]) -> PretrainedConfig:
 def tokenizer_of(folder: Path, otherwise: LanguageSpec) -> LanguageSpec:
     """Name the folder where it holds a tokenizer's vocabulary, else another place."""
     return LanguageSpec(name=str(folder)) if has_tokenizer(folder) else otherwise
+
+
+def load_language_config(spec: LanguageSpec) -> PretrainedConfig:
+    """Load the config of the LLM that a source names.
+
+    Raises:
+        SettingError: there is none, or it is a LLaVA, as for LLaVA's finetune_task_lora.sh.
+    """
+    name = resolve(spec.name, "--base")
+    with explain_loading(spec.name, "--base"):
+        content, _ = PretrainedConfig.get_config_dict(name, revision=spec.revision)
+        if content.keys() & {"mm_vision_tower", "vision_config"}:
+            raise SettingError(
+                f"--base: {spec.name!r} is no LLM but a LLaVA; import that first, and name the "
+                "folder language/ of what is written by --base"
+            )
+        return AutoConfig.from_pretrained(name, revision=spec.revision, trust_remote_code=False)
 
 
 def load_tower_config(spec: VisionSpec) -> PretrainedConfig:

@@ -38,6 +38,39 @@ class Request:
     merge: bool = False
 
 
+READ_OPTIONS: dict[Kind, set[str]] = {
+    "llava": {"base", "vision", "template", "image_mode"},
+    "llava_lora": {"base", "vision", "template", "image_mode", "merge"},
+    "projector": {"base", "vision", "template", "image_mode"},
+    "hf": {"template", "image_mode"},
+    "adapter": {"base", "vision", "template", "image_mode", "merge"},
+    "peft": {"base", "template", "merge"},
+}
+"""What of a request each kind of source leaves open; anything else it says itself."""
+
+
+def check_options(request: Request, kind: Kind) -> None:
+    """Refuse what would be ignored.
+
+    Raises:
+        SettingError: naming the option.
+    """
+    optional = set.union(*READ_OPTIONS.values())
+    ignored = [name for name in optional - READ_OPTIONS[kind] if getattr(request, name)]
+    if ignored:
+        option = "--" + sorted(ignored)[0].replace("_", "-")
+        raise SettingError(
+            f"{option}: {request.source!r} is of the kind {kind}, in which it changes nothing; "
+            "leave it out, or name the kind that it is of by --kind"
+        )
+
+
+def absolute(name: str) -> str:
+    """Spell out a folder, which others read from elsewhere; hub names stay."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.is_dir() else name
+
+
 @dataclass
 class Source:
     """A model of others, its weights not read yet."""

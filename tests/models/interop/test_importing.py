@@ -170,6 +170,21 @@ def test_adapters_of_an_llm_are_merged_into_it(twin, tmp_path):
     }
 
 
+def test_a_hub_name_and_a_relative_base(twin, tmp_path, monkeypatch):
+    cache = tmp_path / "hub/models--somebody--projector"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs/main").write_text("0" * 40)
+    snapshot = cache / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    torch.save(twin.projector(""), snapshot / "mm_projector.bin")
+    layouts.write_json(snapshot / "config.json", twin.original_config())
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.chdir(twin.root)
+    imported = take_over("somebody/projector", tmp_path / "out", base="base", vision="./tower")
+    assert (imported.language.name, imported.vision.name) == (str(twin.base), str(twin.tower))
+    assert_equals_twin(tmp_path / "out", twin)
+
+
 def test_a_linear_projector_is_told_by_its_names(twin, tmp_path):
     weights = {"model.mm_projector.weight": torch.randn(48, 32)}
     weights["model.mm_projector.bias"] = torch.randn(48)

@@ -266,3 +266,31 @@ def test_a_folder_that_is_there_stays(twin, tmp_path, tool, capsys):
     assert tool.main(["--source", file, "--output", str(tmp_path / "out"), *more]) == 2
     assert "exists and is not empty" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize("option", ["--base", "--vision", "--merge"])
+def test_options_that_would_change_nothing(twin, tmp_path, refused, option):
+    source = twin.save_hugging_face(tmp_path / "source", old=False)
+    more = [option] if option == "--merge" else [option, twin.base]
+    assert f"{option}: '{source}' is of the kind hf" in refused(source, *more)
+
+
+def test_a_kind_that_it_is_not(twin, tmp_path, refused):
+    source = twin.save_original(tmp_path / "source")
+    base = ("--base", twin.base)
+    assert "mm_projector.bin' does not exist" in refused(source, "--kind", "projector", *base)
+    assert "could not load" in refused(source, "--kind", "hf")
+    assert "adapter_config.json' cannot be read" in refused(source, "--kind", "peft")
+
+
+@pytest.mark.parametrize("merge", [(), ("--merge",)])
+def test_adapters_on_a_llava(twin, tmp_path, refused, tool, merge):
+    """LLaVA's finetune_task_lora.sh starts from a LLaVA: that is imported first."""
+    source = twin.save_lora(tmp_path / "source")
+    first = Twin(tmp_path / "first", "llama").save_original(tmp_path / "llava")
+    assert f"--base: '{first}' is no LLM but a LLaVA" in refused(source, "--base", first, *merge)
+    settings = {"template": "vicuna_v1"}
+    layouts.take_over(first, tmp_path / "imported", **settings)
+    base = str(tmp_path / "imported/language")
+    layouts.take_over(source, tmp_path / "out", base=base, merge=bool(merge))
+    layouts.assert_equals_twin(tmp_path / "out", twin)
