@@ -50,9 +50,9 @@ def load_checkpoint_state(
     ]
     if unexpected or reshaped or (missing and not allow_fresh) or not state:
         raise SettingError(
-            f"the checkpoint does not fit this model: {_few('missing', missing)}; "
-            f"{_few('unexpected', unexpected)}; "
-            f"{_few('shaped differently', reshaped)}. {_likely_cause(unexpected, reshaped)}"
+            f"the checkpoint does not fit this model: {few('missing', missing)}; "
+            f"{few('unexpected', unexpected)}; "
+            f"{few('shaped differently', reshaped)}. {_likely_cause(unexpected, reshaped)}"
         )
     model.load_state_dict(shard_like(model, state), strict=False)
     return missing
@@ -81,6 +81,7 @@ def init_from(model: Llava, path: str, settings: Mapping[str, Any]) -> list[str]
                 f"model.vision.{key} is {now!r}, but the weights of model.init_from ({path!r}) "
                 f"were trained on features of {was!r}; set it to that, or leave it out"
             )
+    _check_same_scale(before["model.lora"], settings["model.lora"])
     for part in ("model.vision", "model.language"):
         was, now = before[part]["name"], settings[part]["name"]
         if was != now:  # the same weights may lie elsewhere now, so this is no error
@@ -115,7 +116,21 @@ def read_checkpoint(path: str, setting: str) -> dict:
     return checkpoint
 
 
-def _few(title: str, names: list[str]) -> str:
+def _check_same_scale(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> None:
+    """Refuse another alpha: unlike another rank, it changes no shape, only what was learnt.
+
+    Raises:
+        SettingError: naming the value that the adapters were trained with.
+    """
+    if before and now and before["r"] == now["r"] and before["alpha"] != now["alpha"]:
+        raise SettingError(
+            f"model.lora.alpha is {now['alpha']}, but the adapters of model.init_from were trained "
+            f"with {before['alpha']}, which scales them; set it to that"
+        )
+
+
+def few(title: str, names: list[str]) -> str:
+    """Count names, and show the first of them."""
     shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
     return f"{len(names)} {title}" + (f" ({shown})" if names else "")
 
