@@ -27,4 +27,25 @@ was trained with, where it has one. Text that spells a special token becomes tha
 `apply_chat_template` is given `sanitize_control_tokens=True`.
 """
 
-USAGE = {"hf": HF}
+BACK = """\
+```bash
+python tools/import_weights.py --source FOLDER --output model
+```
+
+of lightning_llava prints the lines that train, validate and measure it. `FOLDER` is this
+repository.
+"""
+
+ADAPTER = f"""\
+Adapters on the language model, which `PeftModel.from_pretrained` loads onto it, and the projector,
+`projector.safetensors`. With pictures:
+
+{BACK}"""
+
+LLAVA = f"""\
+A checkpoint for the code of haotian-liu/LLaVA, under a folder name that contains `llava`, and
+`mistral` for a Mistral. Without that code:
+
+{BACK}"""
+
+USAGE = {"hf": HF, "adapter": ADAPTER, "llava": LLAVA}

@@ -94,7 +94,8 @@ def parser() -> ArgumentParser:
         "--format",
         choices=list(FORMATS),
         default="hf",
-        help="hf: transformers' LlavaForConditionalGeneration, adapters merged",
+        help="hf: transformers' LlavaForConditionalGeneration, adapters merged; adapter: a PEFT "
+        "folder and the projector; llava: a checkpoint of the original LLaVA code",
     )
     add(
         "--dtype",

@@ -104,6 +104,13 @@ def test_a_streaming_run_has_no_list_of_sources(tmp_path, trained, encoder):
     assert "came from a stream" in write(tmp_path, trained, encoder)
 
 
+@pytest.mark.parametrize("form", ["adapter", "llava"])
+def test_other_formats_say_how_they_come_back(tmp_path, trained, encoder, form):
+    text = write(tmp_path, trained, encoder, form=form)
+    assert "import_weights.py --source FOLDER" in text
+    assert "LlavaForConditionalGeneration" not in text
+
+
 def test_scores_of_a_report(tmp_path, trained, encoder):
     report = {"scores": {"pope": {"random": {"f1": 0.859, "total": 2910}}}, "headline": {}}
     (tmp_path / "report.json").write_text(json.dumps(report))
