@@ -5,7 +5,7 @@ HF = """\
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-processor = AutoProcessor.from_pretrained("FOLDER")
+processor = AutoProcessor.from_pretrained("FOLDER", backend="pil")
 model = LlavaForConditionalGeneration.from_pretrained("FOLDER", dtype="auto")
 question = [
     {"type": "image", "image": Image.open("photo.jpg")},
@@ -22,7 +22,8 @@ answer = model.generate(**inputs, max_new_tokens=64)[0, inputs["input_ids"].shap
 print(processor.decode(answer, skip_special_tokens=True))
 ```
 
-`FOLDER` is this repository. A message of the role `system` takes the place of the system text it
+`FOLDER` is this repository. `backend="pil"` gives the pixels of training where
+torchvision is installed, too. A message of the role `system` takes the place of the system text it
 was trained with, where it has one. Text that spells a special token becomes that token, unless
 `apply_chat_template` is given `sanitize_control_tokens=True`.
 """

@@ -51,12 +51,13 @@ def verify(
     Raises:
         SettingError: the folder is another model than the checkpoint.
     """
-    processor = AutoProcessor.from_pretrained(folder)
+    # Whatever is installed: torchvision would resize to other pixels.
+    processor = AutoProcessor.from_pretrained(folder, backend="pil")
     transform = ImageTransform(trained.vision, trained.data["data.image_mode"])
     verify_text(processor, encoder)
     verify_pixels(processor, transform)
     if logits:
-        verify_logits(trained, encoder, transform, folder, dtype)
+        verify_logits(trained, encoder, processor, transform, folder, dtype)
 
 
 def verify_text(processor: Any, encoder: ConversationEncoder) -> None:
@@ -112,6 +113,7 @@ def verify_pixels(processor: Any, transform: ImageTransform) -> None:
 def verify_logits(
     trained: Trained,
     encoder: ConversationEncoder,
+    processor: Any,
     transform: ImageTransform,
     folder: Path,
     dtype: torch.dtype,
@@ -127,7 +129,6 @@ def verify_logits(
     ids, _ = encoder.prompt([Turn("user", ASKED)], 1)
     row = Row("probe", ids, ids, [transform(_encoded(picture))])
     expected = _own_logits(trained, encoder, row, dtype)
-    processor: Any = AutoProcessor.from_pretrained(folder)
     inputs = processor.apply_chat_template(
         _as_parts([Turn("user", ASKED)]),
         add_generation_prompt=True,

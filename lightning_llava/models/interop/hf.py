@@ -6,19 +6,12 @@ once, and one shard.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaImageProcessorPil,
-    PreTrainedModel,
-)
+from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
 
 from lightning_llava.errors import SettingError
 from lightning_llava.models.interop.hf_config import (
@@ -68,7 +61,7 @@ def export_hf(
     )
     geometry, mode = model.vision_tower.geometry, trained.data["data.image_mode"]
     llava_processor(trained.vision, tower.config, geometry, mode, tokenizer).save_pretrained(folder)
-    _name_classes(folder)
+    _name_plainly(folder / "tokenizer_config.json")
 
 
 def _whole_tower(trained: Trained, model: Llava, dtype: torch.dtype) -> PreTrainedModel:
@@ -151,21 +144,10 @@ def _padded(table: Tensor, size: int) -> nn.Parameter:
     return nn.Parameter(rows, requires_grad=False)
 
 
-def _name_classes(folder: Path) -> None:
-    """Name the tokenizer's class and tokens as transformers 4 knows them, too, and Pillow's pixels.
-
-    Without a name torchvision, where it is installed, would resize, to other pixels.
-    """
-    with _rewritten(folder / "tokenizer_config.json") as content:
-        content["tokenizer_class"] = "PreTrainedTokenizerFast"
-        content["additional_special_tokens"] = content.pop("extra_special_tokens")
-    with _rewritten(folder / "processor_config.json") as content:
-        content["image_processor"]["image_processor_type"] = LlavaImageProcessorPil.__name__
-
-
-@contextmanager
-def _rewritten(file: Path) -> Iterator[dict[str, Any]]:
+def _name_plainly(file: Path) -> None:
+    """Name the tokenizer's class and its tokens as transformers 4 knows them, too."""
     content = json.loads(file.read_text(encoding="utf-8"))
-    yield content
+    content["tokenizer_class"] = "PreTrainedTokenizerFast"
+    content["additional_special_tokens"] = content.pop("extra_special_tokens")
     text = json.dumps(content, ensure_ascii=False, indent=2)
     file.write_text(f"{text}\n", encoding="utf-8")

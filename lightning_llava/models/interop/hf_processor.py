@@ -43,10 +43,7 @@ def llava_processor(
 
 
 def _image_processor(spec: VisionSpec, geometry: VisionGeometry, image_mode: str) -> Any:
-    """Write the tower's own steps as those of LLaVA's processor, the only one that pads.
-
-    Its Pillow version by name: torchvision, where it is installed, resizes to other pixels.
-    """
+    """Write the tower's own steps as those of LLaVA's processor, the only one that pads."""
     own = load_image_processor(spec)
     whole = {"height": geometry.image_size, "width": geometry.image_size}
     return LlavaImageProcessorPil(
