@@ -1,8 +1,9 @@
 """How many placeholders an image needs: known from the tower's config alone, without weights."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig, AutoImageProcessor, PretrainedConfig
 
 from lightning_llava.errors import SettingError
 from lightning_llava.hub import explain_loading, resolve
@@ -22,11 +23,43 @@ class VisionGeometry:
 
 
 def load_vision_config(spec: VisionSpec) -> PretrainedConfig:
-    """Load the vision half of a tower's config (a CLIP folder holds a text half too)."""
+    """Load the vision half of a tower's config (a CLIP folder holds a text half too).
+
+    DINOv2 stretches its positions over pictures of any size: how large they are, its processor
+    alone says, and `picture_size` then.
+    """
     name = resolve(spec.name, "model.vision.name")
     with explain_loading(spec.name, "model.vision.name"):
         config = AutoConfig.from_pretrained(name, revision=spec.revision, trust_remote_code=False)
-    return getattr(config, "vision_config", config)
+    config = getattr(config, "vision_config", config)
+    if config.model_type.startswith("dinov2"):
+        config.picture_size = picture_size(load_image_processor(spec), spec)
+    return config
+
+
+def load_image_processor(spec: VisionSpec) -> Any:
+    """Load the processor of a tower, of Pillow."""
+    name = resolve(spec.name, "model.vision.name")
+    with explain_loading(spec.name, "model.vision.name"):
+        return AutoImageProcessor.from_pretrained(
+            name, revision=spec.revision, backend="pil", trust_remote_code=False
+        )
+
+
+def picture_size(processor: Any, spec: VisionSpec) -> int:
+    """Tell how large the square pictures are that a tower's processor makes.
+
+    Raises:
+        SettingError: it makes others.
+    """
+    size = dict(processor.crop_size if processor.do_center_crop else processor.size)
+    sides = {side for side in size.values() if side}
+    if len(sides) != 1:
+        raise SettingError(
+            f"model.vision.name: the processor of {spec.name!r} makes pictures of {size}; expected "
+            "squares: change size or crop_size in its preprocessor_config.json"
+        )
+    return sides.pop()
 
 
 def vision_geometry(config: PretrainedConfig, spec: VisionSpec) -> VisionGeometry:
@@ -35,6 +68,12 @@ def vision_geometry(config: PretrainedConfig, spec: VisionSpec) -> VisionGeometr
     Raises:
         SettingError: the config is not that of a vision transformer on square images.
     """
+    if config.model_type.startswith("siglip2"):
+        raise SettingError(
+            f"model.vision.name: {spec.name!r} is SigLIP 2 for pictures of any shape (NaFlex), "
+            "with another number of patches for each; expected one for squares, such as "
+            "google/siglip2-so400m-patch14-384"
+        )
     # ConvNeXt and Swin have sizes too, but no single number of heads: their grid is not one
     # feature per patch.
     image_size, patch_size, heads = (
@@ -46,6 +85,7 @@ def vision_geometry(config: PretrainedConfig, spec: VisionSpec) -> VisionGeometr
             f"{image_size}, patch_size {patch_size} and num_attention_heads {heads}; expected "
             "three integers, as in CLIP-like vision transformers"
         )
+    image_size = getattr(config, "picture_size", image_size)
     keeps_cls = spec.tokens == "cls_patch" and has_cls(config)
     return VisionGeometry(image_size, patch_size, (image_size // patch_size) ** 2 + keeps_cls)
 
@@ -53,3 +93,8 @@ def vision_geometry(config: PretrainedConfig, spec: VisionSpec) -> VisionGeometr
 def has_cls(config: PretrainedConfig) -> bool:
     """Tell whether the tower puts a CLS token before its patches (CLIP does, SigLIP does not)."""
     return not config.model_type.startswith("siglip")
+
+
+def num_front_tokens(config: PretrainedConfig) -> int:
+    """Count what the tower puts before its patches: CLS, and registers if it has any."""
+    return has_cls(config) + getattr(config, "num_register_tokens", 0)

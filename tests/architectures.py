@@ -236,12 +236,12 @@ def save_phi4_mini(folder: Path) -> Path:
         "partial_rotary_factor": 0.5,
         "short_factor": [1.0, 1.1, 1.2],
         "long_factor": [1.0, 2.0, 4.0],
-        "original_max_position_embeddings": 256,
+        "original_max_position_embeddings": 2048,
     }
     config = Phi3Config(
-        **TEXT,
+        **TEXT | {"max_position_embeddings": 4096},
         vocab_size=_larger(size),
-        original_max_position_embeddings=256,
+        original_max_position_embeddings=2048,
         rope_parameters=rope,
         partial_rotary_factor=0.5,
         sliding_window=4096,

@@ -1,6 +1,7 @@
 import os
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import mistral_common
@@ -17,6 +18,7 @@ import marian
 import published
 import runs
 import tiny
+from architectures import ARCHITECTURES, TOWERS
 from lightning_llava.demo.world import DemoWorld
 
 
@@ -50,6 +52,18 @@ def mistral(tmp_path_factory):
 def llama(tmp_path_factory):
     torch.manual_seed(3)
     return tiny.save_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory):
+    """Folders of tiny LLMs and towers by architecture; only to be read."""
+
+    @cache
+    def find(name):
+        torch.manual_seed(7)
+        return (ARCHITECTURES | TOWERS)[name](tmp_path_factory.mktemp(name))
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -116,7 +116,8 @@ def save_gemma(folder: Path, special: tuple[str, ...], **settings) -> int:
     front = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *special]
     tokenizer = Tokenizer(BPE(byte_fallback=True, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    # No piece of Gemma's goes on behind a line break.
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n+|▁?[^▁\n]+|▁"), "isolated")
     trainer = BpeTrainer(
         vocab_size=480, special_tokens=[*front, "\n", "\n\n", *BYTES], show_progress=False
     )
@@ -172,7 +173,8 @@ def save_byte_level(folder: Path, special: tuple[str, ...], bos: str = "", **set
 
 def _train_sentencepiece(folder: Path) -> sentencepiece.SentencePieceProcessor:
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CORPUS * 4),
+        # Llama's and Mistral's line break is a byte.
+        sentence_iterator=iter([line for text in CORPUS * 4 for line in text.splitlines() if line]),
         model_prefix=str(folder / "tokenizer"),
         model_type="bpe",
         vocab_size=480,

@@ -30,9 +30,35 @@ TEMPLATES = {
     "clip_saiga_mistral_7b": "saiga_mistral",
     "clip_saiga_llama3_8b": "llama3",
     "clip_qwen": "qwen",
+    "clip_qwen3_8b": "qwen3",
+    "clip_gemma_7b": "gemma",
+    "clip_gemma2_9b": "gemma",
+    "clip_gemma3_4b": "gemma",
+    "clip_phi3_mini": "phi3",
+    "clip_phi4_mini": "phi3",
+    "siglip_qwen": "qwen",
+    "siglip2_qwen3_8b": "qwen3",
+    "dinov2_qwen": "qwen",
 }
+STAND_INS = {
+    "clip_qwen3_8b": ("clip", "qwen3"),
+    "clip_gemma_7b": ("clip", "gemma"),
+    "clip_gemma2_9b": ("clip", "gemma2"),
+    "clip_gemma3_4b": ("clip", "gemma3"),
+    "clip_phi3_mini": ("clip", "phi3"),
+    "clip_phi4_mini": ("clip", "phi4_mini"),
+    "siglip_qwen": ("siglip", "qwen2"),
+    "siglip2_qwen3_8b": ("siglip2", "qwen3"),
+    "dinov2_qwen": ("dinov2", "qwen2"),
+}
+"""Of the same architectures; the other files run with the demo's."""
+SLOW = {"clip_qwen3_8b", "clip_gemma_7b", "clip_phi3_mini", "siglip_qwen", "siglip2_qwen3_8b"}
+"""Whose parts are in another stack, or in tests/models."""
 STACKS = [
-    *(("lora", model) for model in TEMPLATES),
+    *(
+        pytest.param("lora", model, marks=[pytest.mark.slow] * (model in SLOW))
+        for model in TEMPLATES
+    ),
     *(("align", model) for model in ("clip_saiga_mistral_7b", "clip_vicuna_7b")),
     ("full", "clip_vicuna_7b"),
 ]
@@ -110,15 +136,17 @@ def test_each_card_s_settings_take_a_step(demo_world, tmp_path, hardware):
 
 
 @pytest.mark.parametrize(("stage", "model"), STACKS)
-def test_a_stack_means_what_it_says_and_takes_a_step(demo_world, tmp_path, stage, model):
+def test_a_stack_means_what_it_says_and_takes_a_step(demo_world, stand_in, tmp_path, stage, model):
+    minis = [demo_world / name for name in ("mini_clip", "mini_mistral")]
+    tower, language = map(stand_in, STAND_INS[model]) if model in STAND_INS else minis
     files = [f"stage/{stage}", f"model/{model}", "data/llava_mix665k", "hardware/gpu_80gb"]
     shards = "captions-*.tar" if stage == "align" else "*.tar"
     command_line(
         "fit",
         *(flag for name in files for flag in ("-c", CONFIGS / f"{name}.yaml")),
         # The two names, the data, and what makes a step short; all else is the files' own.
-        *("--model.vision.name", demo_world / "mini_clip"),
-        *("--model.language.name", demo_world / "mini_mistral"),
+        *("--model.vision.name", tower),
+        *("--model.language.name", language),
         *("--data.sources.mix665k.shards", demo_world / "train" / shards),
         *("--data.pack_tokens", 600, "--data.num_workers", 0),
         *("--trainer.accelerator", "cpu", "--trainer.accumulate_grad_batches", 1),

@@ -10,19 +10,25 @@ from unittest.mock import patch
 from rich.console import Console
 from rich.table import Column, Table
 from transformers import (
-    AutoConfig,
     CLIPVisionConfig,
+    Dinov2Config,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
     LlamaConfig,
     MistralConfig,
+    Phi3Config,
     PretrainedConfig,
     Qwen2Config,
+    Qwen3Config,
+    SiglipVisionConfig,
 )
 
 from lightning_llava.cli import LlavaCLI
 from lightning_llava.errors import SettingError
 from lightning_llava.geometry import load_vision_config
-from lightning_llava.hub import explain_loading, resolve
 from lightning_llava.models.activations import INTERVALS, MARGIN
+from lightning_llava.models.language import load_language_config
 from lightning_llava.models.memory import StepMemory, StepSettings, step_memory
 from lightning_llava.models.precision import compute_type
 from lightning_llava.specs import LanguageSpec, LearningRates, LoraSpec, ProjectorSpec, VisionSpec
@@ -38,6 +44,11 @@ configs/model need neither hub nor weights; a folder needs its config.json alone
 _LLAMA: dict[str, Any] = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
 _MISTRAL = MistralConfig(**_LLAMA, intermediate_size=14336, num_key_value_heads=8, vocab_size=32000)
 _LLAMA_7B = LlamaConfig(**_LLAMA, intermediate_size=11008, vocab_size=32000)
+_PHI: dict[str, Any] = {
+    "hidden_size": 3072,
+    "num_hidden_layers": 32,
+    "intermediate_size": 8192,
+}
 SHAPES: dict[str, PretrainedConfig] = {
     "openai/clip-vit-large-patch14-336": CLIPVisionConfig(
         hidden_size=1024,
@@ -68,6 +79,65 @@ SHAPES: dict[str, PretrainedConfig] = {
         num_key_value_heads=4,
         intermediate_size=18944,
         vocab_size=152064,
+    ),
+    "Qwen/Qwen3-8B": Qwen3Config(
+        hidden_size=4096,
+        num_hidden_layers=36,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+        intermediate_size=12288,
+        vocab_size=151936,
+    ),
+    "google/gemma-1.1-7b-it": GemmaConfig(),
+    "google/gemma-2-9b-it": Gemma2Config(
+        hidden_size=3584,
+        num_hidden_layers=42,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=256,
+        intermediate_size=14336,
+        vocab_size=256000,
+    ),
+    "google/gemma-3-4b-it": Gemma3TextConfig(
+        hidden_size=2560,
+        num_hidden_layers=34,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=256,
+        intermediate_size=10240,
+        vocab_size=262208,
+        sliding_window=1024,
+    ),
+    "microsoft/Phi-3.5-mini-instruct": Phi3Config(
+        **_PHI, num_attention_heads=32, num_key_value_heads=32, vocab_size=32064
+    ),
+    "microsoft/Phi-4-mini-instruct": Phi3Config(
+        **_PHI,
+        num_attention_heads=24,
+        num_key_value_heads=8,
+        vocab_size=200064,
+        tie_word_embeddings=True,
+    ),
+    **dict.fromkeys(
+        ("google/siglip-so400m-patch14-384", "google/siglip2-so400m-patch14-384"),
+        SiglipVisionConfig(
+            hidden_size=1152,
+            intermediate_size=4304,
+            num_hidden_layers=27,
+            num_attention_heads=16,
+            image_size=384,
+            patch_size=14,
+            vision_use_head=False,
+        ),
+    ),
+    "facebook/dinov2-large": Dinov2Config(
+        hidden_size=1024,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        image_size=518,
+        patch_size=14,
+        picture_size=224,
     ),
 }
 """Shapes of the parts that configs/model names, as their config.json files have them."""
@@ -155,9 +225,7 @@ def _vision_config(spec: VisionSpec) -> PretrainedConfig:
 def _language_config(spec: LanguageSpec) -> PretrainedConfig:
     if spec.name in SHAPES and not Path(spec.name).is_dir():
         return SHAPES[spec.name]
-    name = resolve(spec.name, "model.language.name")
-    with explain_loading(spec.name, "model.language.name"):
-        return AutoConfig.from_pretrained(name, revision=spec.revision, trust_remote_code=False)
+    return load_language_config(spec)
 
 
 if __name__ == "__main__":

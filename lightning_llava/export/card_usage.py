@@ -27,4 +27,29 @@ was trained with, where it has one. Text that spells a special token becomes tha
 `apply_chat_template` is given `sanitize_control_tokens=True`.
 """
 
-USAGE = {"hf": HF}
+ADAPTER = """\
+The adapter alone, on the LLM that `adapter_config.json` names:
+
+```python
+from peft import AutoPeftModelForCausalLM
+
+model = AutoPeftModelForCausalLM.from_pretrained("FOLDER")
+```
+
+With the projector (`projector.safetensors`) and the vision tower, in this project's repository:
+
+```bash
+python tools/import_weights.py --source FOLDER --output imported
+python tools/evaluate.py -c configs/eval/pope.yaml --model imported/weights.ckpt --output runs/eval
+```
+"""
+LLAVA = """\
+```bash
+python -m llava.serve.cli --model-path FOLDER --image-file photo.jpg
+```
+
+with the code of haotian-liu/LLaVA, which goes by the folder's name: it must contain `llava`, and
+`mistral` for a Mistral.
+"""
+
+USAGE = {"hf": HF, "adapter": ADAPTER, "llava": LLAVA}

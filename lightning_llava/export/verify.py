@@ -17,6 +17,7 @@ from lightning_llava.batch import IMAGE_TOKEN_INDEX
 from lightning_llava.data.collate import Row, collate_padded
 from lightning_llava.data.images import ImageTransform
 from lightning_llava.errors import SettingError
+from lightning_llava.hub import check_complete
 from lightning_llava.models.trained import Trained, build_trained, read_trained
 from lightning_llava.text.conversation import ConversationEncoder
 from lightning_llava.text.turns import IMAGE_PLACEHOLDER, Turn
@@ -134,7 +135,11 @@ def verify_logits(
         return_dict=True,
         processor_kwargs={"images": [picture], "return_tensors": "pt"},
     )
-    model: Any = LlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype)
+    loaded: Any = LlavaForConditionalGeneration.from_pretrained(
+        folder, dtype=dtype, output_loading_info=True
+    )
+    model, info = loaded
+    check_complete(info, str(folder), "--format hf")
     with torch.no_grad():
         found = model.eval()(**inputs.to(dtype)).logits[0, :, : expected.shape[-1]].float()
     share = float((found - expected).norm() / (expected - expected.mean()).norm())

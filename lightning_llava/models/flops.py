@@ -27,7 +27,7 @@ from typing import Any
 
 from torch import nn
 
-from lightning_llava.geometry import has_cls
+from lightning_llava.geometry import num_front_tokens
 from lightning_llava.models.llava import Llava
 from lightning_llava.models.lora import is_lora
 
@@ -166,7 +166,7 @@ def _tower_flops(model: Llava) -> tuple[float, float]:
     encoder, geometry = model.vision_tower.encoder, model.vision_tower.geometry
     trains = any(p.requires_grad for p in encoder.parameters())
     patches = (geometry.image_size // geometry.patch_size) ** 2
-    tokens = patches + has_cls(encoder.config)
+    tokens = patches + num_front_tokens(encoder.config)
     total = 0.0
     for module in encoder.modules():
         if isinstance(module, nn.Linear):

@@ -10,6 +10,7 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from lightning_llava.models.llava import Llava
+from lightning_llava.models.rotations import rotation_limit
 from lightning_llava.models.shared_row import (
     REACHES,
     SharedRow,
@@ -63,16 +64,10 @@ def _foreign_layers(language: PreTrainedModel) -> str | None:
 
 def _changing_positions(language: PreTrainedModel, longest: int) -> str | None:
     """Find rotations that depend on how long the longest prompt is: others would change answers."""
-    config: Any = language.config.get_text_config()
-    rope = getattr(config, "rope_parameters", None) or {}
-    for part in (rope, *(value for value in rope.values() if isinstance(value, dict))):
-        kind = str(part.get("rope_type"))
-        if "dynamic" not in kind and kind != "longrope":
-            continue
-        limit = part.get("original_max_position_embeddings") or config.max_position_embeddings
-        if longest > limit:
-            return f"rotations ({kind}) change beyond {limit} tokens"
-    return None
+    limit = rotation_limit(language.config)
+    if limit is None or longest <= limit[0]:
+        return None
+    return f"rotations ({limit[1]}) change beyond {limit[0]} tokens"
 
 
 @torch.no_grad()

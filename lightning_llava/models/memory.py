@@ -151,6 +151,8 @@ def _one_layer(config: PretrainedConfig, settings: StepSettings) -> PreTrainedMo
     text.num_hidden_layers, text.vocab_size, text.pad_token_id = 1, 8, None
     if getattr(text, "layer_types", None):
         text.layer_types = text.layer_types[:1]
+    if getattr(text, "attn_logit_softcapping", None):
+        text.attn_logit_softcapping = None  # flash-attn caps scores, and keeps nothing for it
     with torch.device("meta"):
         language = AutoModelForCausalLM.from_config(config, dtype=frozen_type(settings.compute))
         if settings.lora is not None:

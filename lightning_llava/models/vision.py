@@ -5,10 +5,17 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 
 from lightning_llava.errors import SettingError
-from lightning_llava.geometry import has_cls, load_vision_config, vision_geometry
+from lightning_llava.geometry import (
+    has_cls,
+    load_image_processor,
+    load_vision_config,
+    num_front_tokens,
+    picture_size,
+    vision_geometry,
+)
 from lightning_llava.hub import check_complete, explain_loading, resolve
 from lightning_llava.specs import VisionSpec
 
@@ -36,15 +43,19 @@ class VisionTower(nn.Module):
         self.encoder = encoder
         self.geometry = vision_geometry(encoder.config, spec)
         self.width: int = encoder.config.hidden_size
-        self._drop_cls = has_cls(encoder.config) and spec.tokens == "patch"
+        self._front = num_front_tokens(encoder.config)
+        self._keeps_cls = has_cls(encoder.config) and spec.tokens == "cls_patch"
         layers = _encoder_layers(encoder)
         kept = _num_kept_layers(spec.layer, len(layers))
         del layers[kept:]
         self.layers = tuple(layers)  # no Module, so that the encoder alone registers them
-        # What follows the layers plays no part; trained, it would never get a gradient.
+        # What follows the layers plays no part, nor what stands for masked patches; trained, it
+        # would never get a gradient.
         for name in AFTER_THE_LAYERS:
             if hasattr(encoder, name):
                 setattr(encoder, name, nn.Identity())
+        if getattr(encoder.embeddings, "mask_token", None) is not None:
+            encoder.embeddings.mask_token = None
         # The last kept layer's raw output is `hidden_states[spec.layer]`; catching it there avoids
         # both keeping every layer's output and the final norm that SigLIP applies to its last
         # hidden state.
@@ -69,7 +80,8 @@ class VisionTower(nn.Module):
             self.encoder(pixel_values=pixels.to(dtype))
         assert self._selected is not None
         features, self._selected = self._selected, None
-        return features[:, 1:] if self._drop_cls else features
+        patches = features[:, self._front :]
+        return torch.cat([features[:, :1], patches], dim=1) if self._keeps_cls else patches
 
     def _catch(self, module: nn.Module, args: Any, output: Any) -> None:
         self._selected = output[0] if isinstance(output, tuple) else output
@@ -79,17 +91,17 @@ def load_vision_tower(spec: VisionSpec, dtype: torch.dtype) -> VisionTower:
     """Load a tower with the pixel mean and standard deviation of its own processor.
 
     Raises:
-        SettingError: nothing loadable under `model.vision.name`, or a layer it does not have.
+        SettingError: nothing loadable under `model.vision.name`, a layer it does not have, or a
+            processor that makes pictures of another size.
     """
-    encoder = load_encoder(spec, dtype)
-    with explain_loading(spec.name, "model.vision.name"):
-        processor = AutoImageProcessor.from_pretrained(
-            resolve(spec.name, "model.vision.name"),
-            revision=spec.revision,
-            backend="pil",
-            trust_remote_code=False,
-        )
+    encoder, processor = load_encoder(spec, dtype), load_image_processor(spec)
     tower = VisionTower(encoder, spec, processor.image_mean, processor.image_std).eval()
+    if (side := picture_size(processor, spec)) != tower.geometry.image_size:
+        raise SettingError(
+            f"model.vision.name: the processor of {spec.name!r} makes pictures of {side} pixels a "
+            f"side, but its config.json says image_size {tower.geometry.image_size}; correct size "
+            "or crop_size in its preprocessor_config.json"
+        )
     _check_number_of_features(tower, spec)
     return tower
 
@@ -124,8 +136,8 @@ def _check_number_of_features(tower: VisionTower, spec: VisionSpec) -> None:
     if found != tower.geometry.image_tokens:
         raise SettingError(
             f"model.vision.name: {spec.name!r} gives {found} features per image, expected "
-            f"{tower.geometry.image_tokens} from its config; towers with register tokens or "
-            "another layout are not supported"
+            f"{tower.geometry.image_tokens} from its config; towers of another layout are not "
+            "supported"
         )
 
 

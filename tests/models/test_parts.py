@@ -5,11 +5,9 @@ import shutil
 import pytest
 import torch
 from transformers import (
-    CLIPVisionModel,
     GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
-    SiglipVisionModel,
 )
 
 from lightning_llava.data.collate import collate_packed, collate_padded
@@ -20,32 +18,6 @@ from lightning_llava.models.projector import build_projector
 from lightning_llava.models.vision import load_vision_tower
 from lightning_llava.specs import LanguageSpec, LearningRates, LoraSpec, ProjectorSpec, VisionSpec
 from tiny import IMAGE_SIZE, build, row
-
-
-@pytest.mark.parametrize(
-    ("name", "model_class"), [("clip", CLIPVisionModel), ("siglip", SiglipVisionModel)]
-)
-@pytest.mark.parametrize("layer", [-1, -2, 1])
-def test_tower_gives_the_selected_hidden_state_and_runs_nothing_above_it(
-    request, name, model_class, layer
-):
-    folder = request.getfixturevalue(name)
-    tower = load_vision_tower(VisionSpec(name=str(folder), layer=layer), torch.float32).eval()
-    whole = model_class.from_pretrained(folder).eval()
-    pixels = torch.randint(0, 256, (2, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=torch.uint8)
-    with torch.no_grad():
-        states = whole(
-            (pixels / 255 - tower.mean) / tower.std, output_hidden_states=True
-        ).hidden_states
-        expected = states[layer][:, 1:] if name == "clip" else states[layer]
-        torch.testing.assert_close(tower(pixels), expected, atol=1e-5, rtol=0)
-    assert len(tower.encoder.encoder.layers) == {-1: 3, -2: 2, 1: 1}[layer]
-    assert tower(pixels).shape == (2, tower.geometry.image_tokens, tower.width)
-
-
-def test_tower_keeps_cls_when_asked(clip):
-    tower = load_vision_tower(VisionSpec(name=str(clip), tokens="cls_patch"), torch.float32)
-    assert tower(torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)).shape[1] == 17
 
 
 def test_a_layer_the_tower_lacks_is_refused(clip):
@@ -113,14 +85,6 @@ def test_merging_adapters_changes_no_logits(clip, mistral):
         before = model.logits(batch)
         merge_lora(model.language)
         torch.testing.assert_close(model.logits(batch), before, atol=1e-5, rtol=1e-5)
-
-
-def test_a_trained_tower_has_no_parameter_without_gradient(clip, mistral):
-    """Under DDP one would stop the run."""
-    model = build(clip, mistral, rates=LearningRates(projector=1e-3, lora=None, vision=1e-6))
-    model(collate_packed([row("a", 12, 1, 4, 1)], 16, IMAGE_SIZE)).loss.backward()
-    idle = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    assert idle == []
 
 
 def test_a_decoder_without_linear_layers_takes_no_adapters(clip, tmp_path):

@@ -23,7 +23,7 @@ from transformers import (
 from lightning_llava.errors import SettingError
 from lightning_llava.models.interop.hf_config import (
     check_head,
-    check_projector,
+    check_parts,
     generation_config,
     llava_config,
 )
@@ -52,7 +52,7 @@ def export_hf(
     Raises:
         SettingError: a model that the class cannot express.
     """
-    check_projector(trained)
+    check_parts(trained)
     model = load_merged(trained, encoder, dtype)
     check_head(model, trained.language.name)
     tower = _whole_tower(trained, model, dtype)
@@ -63,7 +63,9 @@ def export_hf(
     empty = [name for name, value in composed.named_parameters() if value.is_meta]
     assert not empty, empty
     composed.generation_config = generation_config(encoder, tokenizer)
-    composed.save_pretrained(folder, max_shard_size=max_shard_size)
+    composed.save_pretrained(
+        folder, state_dict=_published_names(composed), max_shard_size=max_shard_size
+    )
     geometry, mode = model.vision_tower.geometry, trained.data["data.image_mode"]
     llava_processor(trained.vision, tower.config, geometry, mode, tokenizer).save_pretrained(folder)
     _name_classes(folder)
@@ -117,6 +119,21 @@ def _grow_vocabulary(composed: Any, model: Llava, tokens: int) -> None:
     tied = composed.config.tie_word_embeddings
     composed.lm_head.weight = embeddings if tied else _padded(projection.weight, size)
     composed.config.text_config.vocab_size = size
+
+
+def _published_names(composed: Any) -> dict[str, Tensor]:
+    """Name weights as llava-hf's releases do, for programs that know no other names.
+
+    `save_pretrained` does so too, but for a level of CLIP and SigLIP that transformers 5 has lost.
+    """
+    state: dict[str, Tensor] = composed.state_dict()
+    if composed.config.vision_config.model_type not in ("clip_vision_model", "siglip_vision_model"):
+        return state
+    ours = "model.vision_tower."
+    return {
+        f"{ours}vision_model.{name.removeprefix(ours)}" if name.startswith(ours) else name: value
+        for name, value in state.items()
+    }
 
 
 def _hand_over(part: nn.Module, loaded: nn.Module) -> None:

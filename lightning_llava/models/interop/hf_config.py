@@ -1,13 +1,13 @@
 """What transformers' LlavaForConditionalGeneration can express, and its config."""
 
 from copy import deepcopy
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from transformers import GenerationConfig, LlavaConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from lightning_llava.errors import SettingError
-from lightning_llava.geometry import has_cls
+from lightning_llava.geometry import has_cls, load_vision_config, num_front_tokens
 from lightning_llava.models.head import find_head
 from lightning_llava.models.llava import Llava
 from lightning_llava.models.trained import Trained
@@ -18,12 +18,19 @@ from lightning_llava.text.turns import IMAGE_PLACEHOLDER
 PROJECTOR = "mlp2x_gelu"
 
 
-def check_projector(trained: Trained) -> None:
+def check_parts(trained: Trained) -> None:
     """Refuse what needs no loading to be refused.
 
     Raises:
-        SettingError: a projector that the class does not have.
+        SettingError: a projector that the class does not have, or features that it does not take.
     """
+    front = num_front_tokens(load_vision_config(trained.vision))
+    if front > 1:
+        raise SettingError(
+            f"--format hf: {trained.vision.name!r} puts {front} features before its patches, and "
+            "transformers' LlavaForConditionalGeneration leaves out one at most; export --format "
+            "adapter"
+        )
     if trained.projector.type != PROJECTOR:
         raise SettingError(
             f"--format hf: model.projector.type is {trained.projector.type}, and transformers' "
@@ -80,7 +87,7 @@ def llava_config(
     config = LlavaConfig(
         vision_config=deepcopy(tower),
         text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_PLACEHOLDER),
+        image_token_index=cast(int, tokenizer.convert_tokens_to_ids(IMAGE_PLACEHOLDER)),
         image_seq_length=model.vision_tower.geometry.image_tokens,
         vision_feature_layer=trained.vision.layer,
         vision_feature_select_strategy=select_strategy(trained.vision, tower),
@@ -91,17 +98,13 @@ def llava_config(
     for part in parts:
         part.dtype = dtype
         part._name_or_path = ""  # a folder of this machine
+    vars(config.vision_config).pop("picture_size", None)  # ours alone
     return config
 
 
-def select_strategy(spec: VisionSpec, tower: PreTrainedConfig) -> str:
+def select_strategy(spec: VisionSpec, tower: PreTrainedConfig) -> Literal["default", "full"]:
     """Say in transformers' words whether the first feature is left out."""
     return "default" if has_cls(tower) and spec.tokens == "patch" else "full"
-
-
-def additional_tokens(tower: PreTrainedConfig) -> int:
-    """Count the features beside the patches, before `select_strategy` leaves one out."""
-    return int(has_cls(tower))
 
 
 def generation_config(

@@ -3,16 +3,14 @@
 from typing import Any
 
 from transformers import (
-    AutoImageProcessor,
     LlavaImageProcessorPil,
     LlavaProcessor,
     PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
 
-from lightning_llava.geometry import VisionGeometry
-from lightning_llava.hub import explain_loading, resolve
-from lightning_llava.models.interop.hf_config import additional_tokens, select_strategy
+from lightning_llava.geometry import VisionGeometry, load_image_processor, num_front_tokens
+from lightning_llava.models.interop.hf_config import select_strategy
 from lightning_llava.specs import VisionSpec
 
 KEPT = ("resample", "image_mean", "image_std", "rescale_factor", "do_resize")
@@ -40,7 +38,7 @@ def llava_processor(
         patch_size=geometry.patch_size,
         vision_feature_select_strategy=select_strategy(spec, tower),
         chat_template=tokenizer.chat_template,
-        num_additional_image_tokens=additional_tokens(tower),
+        num_additional_image_tokens=num_front_tokens(tower),
     )
 
 
@@ -49,13 +47,7 @@ def _image_processor(spec: VisionSpec, geometry: VisionGeometry, image_mode: str
 
     Its Pillow version by name: torchvision, where it is installed, resizes to other pixels.
     """
-    with explain_loading(spec.name, "model.vision.name"):
-        own: Any = AutoImageProcessor.from_pretrained(
-            resolve(spec.name, "model.vision.name"),
-            revision=spec.revision,
-            backend="pil",
-            trust_remote_code=False,
-        )
+    own = load_image_processor(spec)
     whole = {"height": geometry.image_size, "width": geometry.image_size}
     return LlavaImageProcessorPil(
         **{key: getattr(own, key) for key in KEPT if getattr(own, key, None) is not None},

@@ -1,0 +1,126 @@
+"""Checkpoints of a few steps on a few handmade samples, and what they answer."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lightning_llava.data.images import ImageTransform
+from lightning_llava.data.schema import Sample
+from lightning_llava.data.shards import write_shards
+from lightning_llava.datamodule import ShardDataModule
+from lightning_llava.geometry import load_vision_config, vision_geometry
+from lightning_llava.models.grouped import answer_group
+from lightning_llava.models.trained import build_trained, read_trained
+from lightning_llava.module import LlavaModule
+from lightning_llava.specs import (
+    GenerationSpec,
+    LanguageSpec,
+    LearningRates,
+    LoraSpec,
+    OptimizerSpec,
+    ProjectorSpec,
+    SourceSpec,
+    VisionSpec,
+)
+from lightning_llava.text.conversation import ConversationEncoder
+from lightning_llava.text.turns import Turn
+from runs import make_trainer
+
+SIZES = {"square": (40, 40), "wide": (90, 31), "tall": (33, 80)}
+
+
+def write_samples(folder):
+    samples = [
+        Sample(
+            id=str(number),
+            turns=[
+                Turn("user", f"<image>\nWhat is in picture {number}?"),
+                Turn("assistant", f"a cat {number}"),
+                Turn("user", "And?"),
+                Turn("assistant", "a dog"),
+            ],
+            images=[encoded(make_picture("wide", seed=number))],
+            source="cats",
+        )
+        for number in range(8)
+    ]
+    write_shards(samples, folder, "cats")
+
+
+def train(root, vision, language, template, mode="pad", steps=3, **settings):
+    """Train on handmade samples, and return the checkpoint."""
+    root.mkdir(parents=True, exist_ok=True)
+    specs = {
+        "vision": VisionSpec(name=str(vision)),
+        "language": LanguageSpec(name=str(language), template=template, max_length=400),
+    }
+    for name in ("vision", "language"):
+        specs[name] = settings.pop(name, specs[name])
+    defaults = {
+        "projector": ProjectorSpec(),
+        "learning_rate": LearningRates(projector=3e-2, lora=3e-2),
+        "optimizer": OptimizerSpec(),
+        "generation": GenerationSpec(max_new_tokens=4),
+        "lora": LoraSpec(r=4, alpha=8, dropout=0.05),
+    }
+    write_samples(root)
+    torch.manual_seed(0)
+    module = LlavaModule(**specs, **defaults | settings)
+    data = ShardDataModule(
+        **specs,
+        sources={"cats": SourceSpec(shards=str(root / "cats-*.tar"))},
+        pack_tokens=400,
+        num_workers=0,
+        image_mode=mode,
+    )
+    trainer = make_trainer(root, steps)
+    trainer.fit(module, data)
+    trainer.save_checkpoint(root / "last.ckpt")
+    return root / "last.ckpt"
+
+
+def make_picture(shape, seed=7):
+    width, height = SIZES[shape]
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def encoded(image):
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+class Ours:
+    """A checkpoint, adapters not merged."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        trained = read_trained(checkpoint, "--checkpoint")
+        geometry = vision_geometry(load_vision_config(trained.vision), trained.vision)
+        self.encoder = ConversationEncoder(trained.language, geometry.image_tokens)
+        self.transform = ImageTransform(trained.vision, trained.data["data.image_mode"])
+        self.model = build_trained(trained, self.encoder).eval()
+
+    def pixels(self, image):
+        return self.transform(encoded(image))[None]
+
+    def prompt(self, *texts, images=1):
+        """Ids with the picture's placeholders expanded."""
+        turns = [Turn("assistant" if n % 2 else "user", text) for n, text in enumerate(texts)]
+        ids, _ = self.encoder.prompt(turns, images)
+        return np.repeat(ids, np.where(ids == -200, self.encoder.image_tokens, 1)).tolist()
+
+    @torch.no_grad()
+    def logits(self, image, ids):
+        embeds = self.model.place_features(
+            torch.tensor([ids]), self.model.image_features(self.pixels(image))
+        )
+        return self.model.language(inputs_embeds=embeds).logits
+
+    def answer(self, image, ids, tokens=12):
+        stop = self.encoder.stop_ids
+        answers = answer_group(self.model, self.pixels(image), [ids], tokens, stop)
+        return self.encoder.decode(answers[0])

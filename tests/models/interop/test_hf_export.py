@@ -1,0 +1,272 @@
+"""A checkpoint, exported and loaded by transformers alone, is the same model."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModel, AutoProcessor, LlavaForConditionalGeneration
+
+import architectures
+import exports
+from lightning_llava.errors import SettingError
+from lightning_llava.export.command import run
+from lightning_llava.export.verify import verify
+from lightning_llava.models.interop import hf
+from lightning_llava.models.trained import read_trained
+from lightning_llava.specs import LearningRates, ProjectorSpec
+
+QUESTION = "What is in picture 3?"
+QUICK = ["llama", "qwen3"]
+EXPRESSIBLE = [name for name in architectures.ARCHITECTURES if name != "gemma2"]
+
+
+def export(checkpoint, folder, *options):
+    arguments = ["--checkpoint", checkpoint, "--output", folder, "--dtype", "float32", *options]
+    assert run([str(argument) for argument in arguments]) == 0
+    return folder
+
+
+def ask(processor, image, system=None):
+    content = [{"type": "image", "image": image}, {"type": "text", "text": QUESTION}]
+    return processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+
+
+def assert_same(checkpoint, folder):
+    """Compare logits and greedy answers about pictures of three shapes."""
+    ours = exports.Ours(checkpoint)
+    processor = AutoProcessor.from_pretrained(folder)
+    model = LlavaForConditionalGeneration.from_pretrained(folder).eval()
+    answers = set()
+    for shape in exports.SIZES:
+        image = exports.make_picture(shape)
+        inputs, ids = ask(processor, image), ours.prompt(f"<image>\n{QUESTION}")
+        expected = [processor.image_token_id if index == -200 else index for index in ids]
+        assert inputs["input_ids"][0].tolist() == expected
+        with torch.no_grad():
+            logits = model(**inputs).logits
+        theirs = logits[..., : ours.logits(image, ids).shape[-1]]
+        assert (theirs - ours.logits(image, ids)).abs().max() <= 1e-5
+        made = model.generate(**inputs, max_new_tokens=12)[0, len(ids) :]
+        answer = processor.decode(made, skip_special_tokens=True).strip()
+        assert answer == ours.answer(image, ids)
+        answers.add(tuple(made.tolist()))
+    assert answers != {()}
+    return model, processor
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory):
+    """Train and export once per architecture; only to be read."""
+    done = {}
+
+    def of(language, tower="clip", mode="pad", **settings):
+        key = (language, tower, mode, str(settings))
+        if key not in done:
+            torch.manual_seed(1)
+            root, vision, llm = (tmp_path_factory.mktemp(n) for n in ("run", "vision", "llm"))
+            parts = (
+                architectures.TOWERS[tower](vision),
+                architectures.ARCHITECTURES[language](llm),
+                architectures.TEMPLATES[language],
+            )
+            checkpoint = exports.train(root, *parts, mode=mode, **settings)
+            done[key] = checkpoint, export(checkpoint, root / "exported")
+        return done[key]
+
+    return of
+
+
+@pytest.mark.parametrize(
+    "language",
+    [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in EXPRESSIBLE],
+)
+def test_every_language_model(make, language):
+    assert_same(*make(language))
+
+
+@pytest.mark.parametrize("tower", ["siglip", pytest.param("siglip2", marks=pytest.mark.slow)])
+def test_every_tower(make, tower):
+    assert_same(*make("llama", tower))
+
+
+@pytest.fixture(scope="module")
+def whole(make):
+    """A run that trained everything, on pictures that are cropped, of an LLM whose head is tied."""
+    rates = LearningRates(projector=1e-2, lora=None, language=1e-3, vision=1e-3)
+    return make("qwen3", mode="square", lora=None, learning_rate=rates)
+
+
+def test_everything_trained_and_pictures_cropped(whole):
+    _, processor = assert_same(*whole)
+    assert not processor.image_processor.do_pad
+
+
+def weights(folder):
+    found = {}
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as shard:
+            found |= {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
+    return found
+
+
+def test_the_tower_is_whole_and_a_tied_head_is_stored_once(whole):
+    checkpoint, folder = whole
+    state = read_trained(checkpoint, "").state
+    stored = weights(folder)
+    published = AutoModel.from_pretrained(read_trained(checkpoint, "").vision.name)
+    layers = published.vision_model.encoder.layers
+    assert len(layers) == 3  # of which the features of the second are taken
+    for layer in range(3):
+        key = f"encoder.layers.{layer}.mlp.fc1.weight"
+        (name,) = [n for n in stored if n.endswith(key)]
+        trained = next((value for n, value in state.items() if n.endswith(key)), None)
+        expected = layers[layer].mlp.fc1.weight if layer == 2 else trained
+        assert torch.equal(stored[name], expected)
+        assert torch.equal(stored[name], layers[layer].mlp.fc1.weight) == (layer == 2)
+    assert "lm_head.weight" not in " ".join(stored)
+    assert any(name.endswith("vision_model.post_layernorm.weight") for name in stored)
+
+
+def test_new_tokens_are_the_mean_and_the_table_a_multiple_of_64(make):
+    checkpoint, folder = make("llama")
+    base = read_trained(checkpoint, "").language.name
+    published = weights(Path(base))
+    stored = weights(folder)
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["text_config"]["vocab_size"], config["image_token_index"]) == (512, 480)
+    for key in ("embed_tokens.weight", "lm_head.weight"):
+        (name,) = [n for n in stored if n.endswith(key)]
+        (own,) = [value for n, value in published.items() if n.endswith(key)]
+        assert stored[name].shape[0] == 512
+        assert torch.equal(stored[name][: len(own)], own)
+        assert torch.allclose(stored[name][len(own) :], own.mean(dim=0).expand(32, -1))
+
+
+def test_a_larger_table_is_kept(make):
+    checkpoint, folder = make("qwen3")
+    before = AutoConfig.from_pretrained(read_trained(checkpoint, "").language.name).vocab_size
+    config = json.loads((folder / "config.json").read_text())["text_config"]
+    assert config["vocab_size"] == before > json_tokens(folder)
+
+
+def json_tokens(folder):
+    return len(AutoProcessor.from_pretrained(folder).tokenizer)
+
+
+def test_config_says_what_was_trained_and_no_folder_of_this_machine(make):
+    checkpoint, folder = make("saiga_mistral")
+    written = {
+        path.name: path.read_text() for path in folder.iterdir() if path.suffix != ".safetensors"
+    }
+    config, processor = (json.loads(written[n]) for n in ("config.json", "processor_config.json"))
+    assert (config["vision_feature_layer"], config["vision_feature_select_strategy"]) == (
+        -2,
+        "default",
+    )
+    assert (config["image_seq_length"], config["vision_config"]["num_hidden_layers"]) == (16, 3)
+    assert (processor["patch_size"], processor["num_additional_image_tokens"]) == (8, 1)
+    assert processor["image_processor"]["image_processor_type"] == "LlavaImageProcessorPil"
+    generation = json.loads(written["generation_config.json"])
+    # Saiga's turns end at </s>, and its own settings stop at ChatML's token.
+    assert generation["eos_token_id"] == [2, 480]
+    assert not generation["do_sample"]
+    root = str(checkpoint.parents[1])
+    assert not [name for name, text in written.items() if root in text]
+
+
+def test_shards_and_16_bits(make, tmp_path):
+    checkpoint, whole = make("llama")
+    options = ["--checkpoint", checkpoint, "--output", tmp_path / "x", "--max-shard-size", "100KB"]
+    assert run([str(option) for option in options]) == 0
+    assert len(list((tmp_path / "x").glob("model-*.safetensors"))) > 2
+    rounded, exact = weights(tmp_path / "x"), weights(whole)
+    assert rounded.keys() == exact.keys()
+    # Merged in fp32 from rounded base weights, and rounded once more: an eighth bit may differ.
+    for name, value in rounded.items():
+        assert value.dtype == torch.bfloat16
+        assert torch.allclose(value.float(), exact[name], rtol=2**-7, atol=2**-9)
+
+
+def refused(folder, checkpoint, *options):
+    with pytest.raises(SettingError) as error:
+        export(checkpoint, folder, *options)
+    assert not folder.exists()
+    assert not list(folder.parent.glob(f".{folder.name}*"))
+    return str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp3x_gelu"])
+def test_another_projector_is_refused(make, tmp_path, kind, monkeypatch):
+    checkpoint = make_untrained("llama", tmp_path, projector=ProjectorSpec(kind))
+    monkeypatch.setattr(hf, "load_merged", None)  # before anything is loaded
+    assert f"model.projector.type is {kind}" in refused(tmp_path / "x", checkpoint)
+
+
+def make_untrained(language, tmp_path, steps=1, **settings):
+    for name in ("vision", "llm"):
+        (tmp_path / name).mkdir()
+    vision = architectures.save_clip(tmp_path / "vision")
+    llm = architectures.ARCHITECTURES[language](tmp_path / "llm")
+    template = architectures.TEMPLATES[language]
+    return exports.train(tmp_path / "run", vision, llm, template, steps=steps, **settings)
+
+
+def test_capped_logits_are_refused(tmp_path):
+    checkpoint = make_untrained("gemma2", tmp_path)
+    assert "caps its logits at 3" in refused(tmp_path / "x", checkpoint)
+
+
+def test_a_quantized_language_model_is_refused(make, tmp_path):
+    content = torch.load(make("llama")[0], weights_only=True)
+    content["model_settings"]["model.language"]["quantization"] = "nf4"
+    torch.save(content, tmp_path / "last.ckpt")
+    assert "in nf4 (model.language.quantization)" in refused(tmp_path / "x", tmp_path / "last.ckpt")
+
+
+def test_a_folder_with_something_in_it_is_left_alone(make, tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "mine").write_text("precious")
+    with pytest.raises(SettingError, match="exists and is not empty"):
+        export(make("llama")[0], tmp_path / "x")
+    assert [path.name for path in tmp_path.rglob("*")] == ["x", "mine"]
+
+
+def spoil_template(folder):
+    file = folder / "chat_template.jinja"
+    file.write_text(file.read_text().replace('"USER: "', '"USER:"'))
+    return "cannot be written exactly for this tokenizer"
+
+
+def spoil_padding(folder):
+    file = folder / "processor_config.json"
+    file.write_text(file.read_text().replace('"do_pad": true', '"do_pad": false'))
+    return "a picture of 90 x 31 becomes another"
+
+
+def spoil_layer(folder):
+    file = folder / "config.json"
+    file.write_text(
+        file.read_text().replace('"vision_feature_layer": -2', '"vision_feature_layer": -1')
+    )
+    return "computes other logits"
+
+
+@pytest.mark.parametrize("spoil", [spoil_template, spoil_padding, spoil_layer])
+def test_verification_finds_another_model(make, tmp_path, spoil):
+    checkpoint, folder = make("llama")
+    shutil.copytree(folder, tmp_path / "spoilt")
+    encoder = exports.Ours(checkpoint).encoder
+    parts = read_trained(checkpoint, ""), encoder, tmp_path / "spoilt", torch.float32
+    verify(*parts)
+    expected = spoil(tmp_path / "spoilt")
+    with pytest.raises(SettingError, match=expected):
+        verify(*parts)
