@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from operator import itemgetter
 from typing import Any, Literal
 
 from lightning import LightningDataModule
@@ -27,15 +26,14 @@ from lightning_llava.data.training import (
     refuse_other_samples,
     report_left_out,
 )
-from lightning_llava.data.workers import outlive_signals
-from lightning_llava.errors import SettingError
+from lightning_llava.data.workers import worker_context
 from lightning_llava.evaluation.answering import group_identical, share
 from lightning_llava.evaluation.benchmarks import (
     Question,
     load_benchmarks,
     load_predict_questions,
 )
-from lightning_llava.evaluation.loader import QuestionDataset
+from lightning_llava.evaluation.loader import QuestionDataset, question_loader
 from lightning_llava.geometry import VisionGeometry, load_vision_config, vision_geometry
 from lightning_llava.layout import (
     check_length,
@@ -153,6 +151,8 @@ class ShardDataModule(LightningDataModule):
         Raises:
             SettingError: something named is missing or unusable, or `trainer.max_epochs` above one.
         """
+        # Before the weights are read: a fork server takes seconds of its own.
+        self.worker_context = worker_context(self.num_workers, self._trainer.world_size)
         self.transform = ImageTransform(self.vision, self.image_mode, self.image_backend)
         # Read before the model is loaded: a wrong file shall not take minutes to be found.
         self._read_questions(stage)
@@ -241,7 +241,9 @@ class ShardDataModule(LightningDataModule):
         """Make this rank's packs."""
         trainer, dataset = self._trainer, self.dataset
         if isinstance(dataset, StreamDataset):
-            return training_loader(dataset, None, self.num_workers, self._pin())
+            return training_loader(
+                dataset, None, self.num_workers, self._pin(), self.worker_context
+            )
         assert dataset is not None
         total = self.total_micro_batches()
         epochs = None if trainer.max_steps > 0 else self.epochs
@@ -249,7 +251,7 @@ class ShardDataModule(LightningDataModule):
         sampler = PositionSampler(
             total, trainer.global_rank, trainer.world_size, lambda: self.consumed
         )
-        return training_loader(dataset, sampler, self.num_workers, self._pin())
+        return training_loader(dataset, sampler, self.num_workers, self._pin(), self.worker_context)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Ask the configured subset of every benchmark."""
@@ -269,24 +271,11 @@ class ShardDataModule(LightningDataModule):
         groups, world = group_identical(self.asked), trainer.world_size
         # Where the weights are split, no rank can answer alone: as many prompts for each.
         in_step = isinstance(trainer.strategy, ModelParallelStrategy)
-        if in_step and any(question.follow_up for question in self.asked):
-            raise SettingError(
-                "data.benchmarks: MT-Bench's second turns depend on the first, and the processes "
-                "of trainer.strategy: fsdp2 would wait for one another; answer it on one device"
-            )
         mine = share(groups, trainer.global_rank, world, at_once, in_step)
         parts = (self.chat, self.transform, self.geometry)
         length = math.ceil(len(groups) / world) if in_step else None
         dataset = QuestionDataset(mine, *parts, short_answer, at_once, length)
-        return DataLoader(
-            dataset,
-            # By name: Lightning builds the loader anew for `predict`.
-            batch_size=1,
-            num_workers=self.num_workers,
-            collate_fn=itemgetter(0),  # an item is all questions about an image
-            pin_memory=self._pin(),
-            worker_init_fn=outlive_signals,
-        )
+        return question_loader(dataset, self.num_workers, self._pin(), self.worker_context)
 
     def settings(self) -> dict[str, Any]:
         """List what the order and content of the training data depend on; where they lie is not."""

@@ -52,7 +52,9 @@ def picture_size(processor: Any, spec: VisionSpec) -> int:
     Raises:
         SettingError: it makes others.
     """
-    size = dict(processor.crop_size if processor.do_center_crop else processor.size)
+    size = dict(
+        processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size
+    )
     sides = {side for side in size.values() if side}
     if len(sides) != 1:
         raise SettingError(

@@ -1,26 +1,24 @@
 """Batch → model → loss → log, questions → answers → scores; all else lives in what it calls."""
 
-from dataclasses import asdict, is_dataclass
-from typing import Any, Literal, TypeVar
+from dataclasses import asdict
+from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_llava.batch import Batch
-from lightning_llava.evaluation.answering import make_rows
+from lightning_llava.evaluation.batch_answers import answer_batch, gather_rows
 from lightning_llava.evaluation.ledger import LedgerRow
-from lightning_llava.evaluation.loader import QuestionBatch, follow_ups
-from lightning_llava.evaluation.report import benchmark_scalars, score_rows
+from lightning_llava.evaluation.loader import QuestionBatch
+from lightning_llava.evaluation.report import Scores, benchmark_scalars, score_rows
 from lightning_llava.layout import check_batch_complete, check_steps_left, rescale_progress
 from lightning_llava.models.activations import Checkpointing
 from lightning_llava.models.attention import choose_attention
 from lightning_llava.models.build import build_llava
 from lightning_llava.models.checkpoint import checkpoint_names, init_from, load_checkpoint_state
-from lightning_llava.models.compilation import Compile, uncompiled
-from lightning_llava.models.grouped import answer_group
+from lightning_llava.models.compilation import Compile
 from lightning_llava.models.kernels import Kernels
 from lightning_llava.models.llava import Llava
 from lightning_llava.models.precision import (
@@ -31,7 +29,7 @@ from lightning_llava.models.precision import (
 )
 from lightning_llava.models.settle import settle
 from lightning_llava.models.sharding import gather, shard
-from lightning_llava.optim import build_optimizer, build_schedule
+from lightning_llava.optim import StepSums, build_optimizer, build_schedule
 from lightning_llava.settings import MODEL_KEYS, refuse_differences
 from lightning_llava.specs import (
     GenerationSpec,
@@ -41,12 +39,12 @@ from lightning_llava.specs import (
     OptimizerSpec,
     ProjectorSpec,
     VisionSpec,
+    as_spec,
+    plain,
 )
 from lightning_llava.strategies import FullyShardedStrategy, check_strategy
 from lightning_llava.text.conversation import ConversationEncoder
 from lightning_llava.text.preflight import check_vocabulary
-
-Spec = TypeVar("Spec")
 
 
 class LlavaModule(LightningModule):
@@ -97,14 +95,14 @@ class LlavaModule(LightningModule):
         super().__init__()
         # Plain dictionaries only: a checkpoint must load without running code.
         self.save_hyperparameters(
-            {k: _plain(v) for k, v in locals().items() if k not in ("self", "__class__")}
+            {k: plain(v) for k, v in locals().items() if k not in ("self", "__class__")}
         )
-        self.vision, self.projector = _spec(VisionSpec, vision), _spec(ProjectorSpec, projector)
-        self.language, self.lora = _spec(LanguageSpec, language), lora and _spec(LoraSpec, lora)
-        self.learning_rate = _spec(LearningRates, learning_rate)
+        self.vision, self.projector = as_spec(VisionSpec, vision), as_spec(ProjectorSpec, projector)
+        self.language, self.lora = as_spec(LanguageSpec, language), lora and as_spec(LoraSpec, lora)
+        self.learning_rate = as_spec(LearningRates, learning_rate)
         self.optimizer, self.generation = (
-            _spec(OptimizerSpec, optimizer),
-            _spec(GenerationSpec, generation),
+            as_spec(OptimizerSpec, optimizer),
+            as_spec(GenerationSpec, generation),
         )
         self.attention, self.init_from = attention, init_from
         self.activation_checkpointing: Checkpointing = activation_checkpointing
@@ -113,8 +111,8 @@ class LlavaModule(LightningModule):
         self.kernels: Kernels = kernels
         self.strict_loading = False  # `load_state_dict` below is strict in its own way
         self.rows: list[LedgerRow] = []
-        self._loss_sum: Tensor | None = None
-        self._supervised: Tensor | None = None
+        self.scores: Scores = {}
+        self._step = StepSums()
 
     def configure_model(self) -> None:
         """Load the parts; called again by Lightning, it does nothing."""
@@ -195,7 +193,7 @@ class LlavaModule(LightningModule):
         if batch.rng_seed is not None:
             torch.manual_seed(batch.rng_seed)
         result = self.llava(batch)
-        self._add(result.loss.detach(), result.supervised)
+        self._step.add(result.loss.detach(), result.supervised)
         # Lightning divides by accumulate_grad_batches and DDP averages over ranks; what counts is
         # the sum over all of them, which on_before_optimizer_step divides by the number of
         # supervised tokens.
@@ -203,19 +201,14 @@ class LlavaModule(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Divide the gradients by the supervised tokens of a step: all micro-batches, all ranks."""
-        assert self._loss_sum is not None
-        assert self._supervised is not None
-        totals = torch.stack([self._loss_sum.double(), self._supervised.double()])
-        if self.trainer.world_size > 1:
-            dist.all_reduce(totals)
-        loss_sum, supervised = totals[0], totals[1].clamp(min=1)
+        loss_sum, tokens = self._step.take(self.trainer.world_size)
+        supervised = tokens.clamp(min=1)
         gradients = [p.grad for p in self.llava.parameters() if p.grad is not None]
         torch._foreach_mul_(gradients, float(1 / supervised))  # pyright: ignore[reportPrivateImportUsage]
-        self._loss_sum = self._supervised = None
         norm = gather(torch.nn.utils.get_total_norm(gradients))
         self.log("learning/loss", (loss_sum / supervised).float(), prog_bar=True)
         self.log("learning/grad_norm", norm)
-        self.log("data/supervised_tokens", totals[1].float())
+        self.log("data/supervised_tokens", tokens.float())
         for group in optimizer.param_groups:
             self.log(
                 f"learning/lr/{group['name']}",
@@ -241,23 +234,24 @@ class LlavaModule(LightningModule):
         return [asdict(row) for row in rows]
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the answers of the validation before."""
-        self.rows = []
+        """Forget the answers of the validation before, and their scores."""
+        self.rows, self.scores = [], {}
 
     on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
 
     def on_validation_epoch_end(self) -> None:
         """Score the answers of all ranks and log them."""
-        self.rows = self._gathered_rows()
+        self.rows = gather_rows(self.rows, self.trainer.world_size)
         if self.rows and not self.trainer.sanity_checking:
-            for name, value in benchmark_scalars(score_rows(self.rows)).items():
+            self.scores = score_rows(self.rows)
+            for name, value in benchmark_scalars(self.scores).items():
                 self.log(name, value, rank_zero_only=True, sync_dist=False)
 
     on_test_epoch_end = on_validation_epoch_end
 
     def on_predict_epoch_end(self) -> None:
         """Gather the answers of all ranks."""
-        self.rows = self._gathered_rows()
+        self.rows = gather_rows(self.rows, self.trainer.world_size)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what trained, not the frozen base, and the settings it was trained with."""
@@ -300,41 +294,5 @@ class LlavaModule(LightningModule):
         """List what must not change when a run continues."""
         return {f"model.{key}": self.hparams[key] for key in MODEL_KEYS}
 
-    def _add(self, loss: Tensor, supervised: Tensor) -> None:
-        self._loss_sum = loss if self._loss_sum is None else self._loss_sum + loss
-        self._supervised = supervised if self._supervised is None else self._supervised + supervised
-
-    @uncompiled()
     def _answer(self, batch: QuestionBatch) -> list[LedgerRow]:
-        answers = answer_group(
-            self.llava,
-            batch.pixel_values,
-            batch.prompts,
-            self.generation.max_new_tokens,
-            self.encoder.stop_ids,
-            batch.at_once,
-        )
-        texts = [self.encoder.decode(ids) for ids in answers]
-        rows = [
-            row
-            for questions, prompt, text in zip(batch.questions, batch.texts, texts, strict=True)
-            for row in make_rows(questions, prompt, text)
-        ]
-        after = follow_ups(batch, texts, self.encoder)
-        return rows if after is None else rows + self._answer(after)
-
-    def _gathered_rows(self) -> list[LedgerRow]:
-        if self.trainer.world_size == 1:
-            return self.rows
-        parts: list[list[LedgerRow]] = [[] for _ in range(self.trainer.world_size)]
-        dist.all_gather_object(parts, self.rows)
-        return [row for part in parts for row in part]
-
-
-def _plain(value: Any) -> Any:
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-
-
-def _spec(kind: type[Spec], value: Any) -> Spec:
-    """Accept a spec or the dictionary that a checkpoint holds of it."""
-    return value if isinstance(value, kind) else kind(**value)
+        return answer_batch(self.llava, batch, self.encoder, self.generation.max_new_tokens)

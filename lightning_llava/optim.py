@@ -1,4 +1,4 @@
-"""Parameter groups and learning-rate schedule."""
+"""Parameter groups, learning-rate schedule, and what an optimizer step adds up."""
 
 import math
 from dataclasses import asdict
@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -79,3 +81,25 @@ def rate_factor(step: int, shape: str, warmup: int, total: int) -> float:
         "linear": 1 - progress,
         "constant": 1.0,
     }[shape]
+
+
+class StepSums:
+    """Loss and supervised tokens of an optimizer step, over all of its micro-batches."""
+
+    def __init__(self) -> None:
+        self._sums: tuple[Tensor, Tensor] | None = None
+
+    def add(self, loss: Tensor, supervised: Tensor) -> None:
+        """Add a micro-batch's summed loss and its number of supervised tokens."""
+        if self._sums is not None:
+            loss, supervised = self._sums[0] + loss, self._sums[1] + supervised
+        self._sums = (loss, supervised)
+
+    def take(self, world: int) -> tuple[Tensor, Tensor]:
+        """Return both in double precision, of all `world` processes, and begin the next step."""
+        assert self._sums is not None
+        totals = torch.stack([total.double() for total in self._sums])
+        if world > 1:
+            dist.all_reduce(totals)
+        self._sums = None
+        return totals[0], totals[1]

@@ -3,12 +3,14 @@
 Nothing here is derived: widths and token counts follow from the parts that the names point to.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import Any, Literal, TypeVar
 
 Quantization = Literal["nf4", "int8"]
 BenchmarkKind = Literal["pope", "vqav2", "gqa", "gqa_ru", "textvqa", "ocr", "regions", "mt_bench"]
 OptimizerName = Literal["adamw", "adamw_8bit"]
+
+Spec = TypeVar("Spec")
 
 
 @dataclass
@@ -167,3 +169,13 @@ class PredictSpec:
     """Language of the questions and of the short-answer prompt; `auto` goes by their letters."""
     short_answer: bool = False
     """Append the template's short-answer prompt to every question."""
+
+
+def plain(value: Any) -> Any:
+    """Return a spec as a dictionary, which a checkpoint can hold; other values as they are."""
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def as_spec(kind: type[Spec], value: Any) -> Spec:
+    """Accept a spec or the dictionary that a checkpoint holds of it."""
+    return value if isinstance(value, kind) else kind(**value)

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from lightning_llava.data.collate import Row, collate_padded
 from lightning_llava.data.images import ImageTransform
 from lightning_llava.data.schema import Sample
 from lightning_llava.data.shards import write_shards
 from lightning_llava.datamodule import ShardDataModule
+from lightning_llava.export.command import run
 from lightning_llava.geometry import load_vision_config, vision_geometry
-from lightning_llava.models.grouped import answer_group
 from lightning_llava.models.trained import build_trained, read_trained
 from lightning_llava.module import LlavaModule
 from lightning_llava.specs import (
@@ -94,6 +95,12 @@ def encoded(image):
     return file.getvalue()
 
 
+def export(checkpoint, folder, *options):
+    arguments = ["--checkpoint", checkpoint, "--output", folder, "--dtype", "float32", *options]
+    assert run([str(argument) for argument in arguments]) == 0
+    return folder
+
+
 class Ours:
     """A checkpoint, adapters not merged."""
 
@@ -104,23 +111,21 @@ class Ours:
         self.transform = ImageTransform(trained.vision, trained.data["data.image_mode"])
         self.model = build_trained(trained, self.encoder).eval()
 
-    def pixels(self, image):
-        return self.transform(encoded(image))[None]
-
     def prompt(self, *texts, images=1):
-        """Ids with the picture's placeholders expanded."""
+        """Ids, a picture as one placeholder."""
         turns = [Turn("assistant" if n % 2 else "user", text) for n, text in enumerate(texts)]
-        ids, _ = self.encoder.prompt(turns, images)
-        return np.repeat(ids, np.where(ids == -200, self.encoder.image_tokens, 1)).tolist()
+        return self.encoder.prompt(turns, images)[0]
+
+    def batch(self, image, ids):
+        row = Row("probe", ids, ids, [self.transform(encoded(image))])
+        geometry = self.model.vision_tower.geometry
+        return collate_padded([row], geometry.image_tokens, geometry.image_size, left=True)
 
     @torch.no_grad()
     def logits(self, image, ids):
-        embeds = self.model.place_features(
-            torch.tensor([ids]), self.model.image_features(self.pixels(image))
-        )
-        return self.model.language(inputs_embeds=embeds).logits
+        return self.model.logits(self.batch(image, ids))
 
     def answer(self, image, ids, tokens=12):
         stop = self.encoder.stop_ids
-        answers = answer_group(self.model, self.pixels(image), [ids], tokens, stop)
-        return self.encoder.decode(answers[0])
+        made = self.model.generate(self.batch(image, ids), tokens, stop, pad_id=0)
+        return self.encoder.decode(made[0])

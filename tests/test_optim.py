@@ -10,7 +10,7 @@ from lightning_llava import optim
 from lightning_llava.errors import SettingError
 from lightning_llava.models import quantization
 from lightning_llava.models.activation_memory import moment_bytes
-from lightning_llava.optim import build_optimizer, build_schedule
+from lightning_llava.optim import StepSums, build_optimizer, build_schedule
 from lightning_llava.specs import LearningRates, LoraSpec, OptimizerSpec
 from runs import make_data, make_module, make_trainer
 from tiny import build
@@ -120,3 +120,12 @@ def test_the_schedule_is_that_of_transformers(ours, theirs, total):
     assert rates(lambda optimizer: build_schedule(optimizer, spec, total)) == pytest.approx(
         rates(lambda optimizer: get_scheduler(theirs, optimizer, warmup, total))
     )
+
+
+def test_a_step_adds_up_its_own_micro_batches_only():
+    step = StepSums()
+    for loss, supervised in ((1.5, 3), (2.25, 4), (0.5, 0)):
+        step.add(torch.tensor(loss), torch.tensor(supervised))
+    assert [float(total) for total in step.take(1)] == [4.25, 7]
+    step.add(torch.tensor(0.25), torch.tensor(1))
+    assert [float(total) for total in step.take(1)] == [0.25, 1]

@@ -19,7 +19,7 @@ from benchmark_train import add_train_command
 from rich.console import Console
 from rich.table import Table
 
-from lightning_llava.errors import SettingError
+from lightning_llava.errors import SettingError, explains_wrong_input
 from lightning_llava.specs import LanguageSpec
 from lightning_llava.text.conversation import ConversationEncoder
 from lightning_llava.text.turns import Turn
@@ -32,6 +32,7 @@ SHORT = {
 }
 
 
+@explains_wrong_input
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a benchmark; return 0, or 2 on a wrong input."""
     parser = ArgumentParser(prog="python tools/benchmark.py", description="Measure the pipeline.")
@@ -57,12 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_loss_command(commands)
     add_train_command(commands)
     options = parser.parse_args(arguments)
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            options.run(options, Path(scratch))
-    except SettingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    with tempfile.TemporaryDirectory() as scratch:
+        options.run(options, Path(scratch))
     return 0
 
 

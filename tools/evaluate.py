@@ -3,17 +3,14 @@
 import sys
 from collections.abc import Sequence
 
-from lightning_llava.errors import SettingError
+from lightning_llava.errors import explains_wrong_input
 from lightning_llava.evaluation.command import run
 
 
+@explains_wrong_input
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0, or 2 on a wrong input."""
-    try:
-        return run(arguments)
-    except SettingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run(arguments)
 
 
 if __name__ == "__main__":

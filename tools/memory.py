@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from lightning_llava.cli import LlavaCLI
-from lightning_llava.errors import SettingError
+from lightning_llava.errors import explains_wrong_input
 from lightning_llava.geometry import load_vision_config
 from lightning_llava.models.activations import INTERVALS, MARGIN
 from lightning_llava.models.language import load_language_config
@@ -44,6 +44,14 @@ configs/model need neither hub nor weights; a folder needs its config.json alone
 _LLAMA: dict[str, Any] = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
 _MISTRAL = MistralConfig(**_LLAMA, intermediate_size=14336, num_key_value_heads=8, vocab_size=32000)
 _LLAMA_7B = LlamaConfig(**_LLAMA, intermediate_size=11008, vocab_size=32000)
+_DINO: dict[str, Any] = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 518,
+    "patch_size": 14,
+    "picture_size": 224,  # what its processor makes
+}
 _PHI: dict[str, Any] = {
     "hidden_size": 3072,
     "num_hidden_layers": 32,
@@ -131,31 +139,21 @@ SHAPES: dict[str, PretrainedConfig] = {
             vision_use_head=False,
         ),
     ),
-    "facebook/dinov2-large": Dinov2Config(
-        hidden_size=1024,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        image_size=518,
-        patch_size=14,
-        picture_size=224,
-    ),
+    "facebook/dinov2-large": Dinov2Config(**_DINO),
 }
 """Shapes of the parts that configs/model names, as their config.json files have them."""
 
 
+@explains_wrong_input
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0, or 2 on a wrong setting."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or {"-h", "--help"} & set(given):
         print(USAGE, end="")
         return 0
-    try:
-        settings = _parse(given)
-        step = step_settings(settings)
-        memory = step_memory(_vision_config(step.vision), _language_config(step.language), step)
-    except SettingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    settings = _parse(given)
+    step = step_settings(settings)
+    memory = step_memory(_vision_config(step.vision), _language_config(step.language), step)
     chosen = settings["model"]["activation_checkpointing"]
     Console(width=None if sys.stdout.isatty() else 140).print(memory_table(memory, chosen, step))
     return 0

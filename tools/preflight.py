@@ -10,7 +10,7 @@ from rich.console import Console
 
 from lightning_llava.data.converters.language import spoken_language
 from lightning_llava.data.converters.llava import conversation, read_records
-from lightning_llava.errors import SettingError
+from lightning_llava.errors import SettingError, explains_wrong_input
 from lightning_llava.specs import LanguageSpec
 from lightning_llava.text.conversation import ConversationEncoder, Encoded
 from lightning_llava.text.preflight import (
@@ -24,23 +24,20 @@ from lightning_llava.text.template import template_names
 from lightning_llava.text.turns import Turn
 
 
+@explains_wrong_input
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0 when all is well, 2 on a wrong input, 1 without --json on a refused record."""
     options = _parser().parse_args(arguments)
-    try:
-        spec = LanguageSpec(
-            name=options.tokenizer,
-            template=options.template,
-            system=options.system,
-            max_length=options.max_length,
-            allow_foreign_template=True,  # both are named here, so neither is left from before
-        )
-        encoder = ConversationEncoder(spec, options.image_tokens)
-        check_encoder(encoder)
-        records = read_records(options.conversations)
-    except SettingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    spec = LanguageSpec(
+        name=options.tokenizer,
+        template=options.template,
+        system=options.system,
+        max_length=options.max_length,
+        allow_foreign_template=True,  # both are named here, so neither is left from before
+    )
+    encoder = ConversationEncoder(spec, options.image_tokens)
+    check_encoder(encoder)
+    records = read_records(options.conversations)
     return (_print_json if options.json else _print_for_people)(encoder, records)
 
 

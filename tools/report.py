@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lightning_llava.errors import SettingError
+from lightning_llava.errors import SettingError, explains_wrong_input
 from lightning_llava.evaluation.compare import PERMUTATIONS, Comparison, compare
 from lightning_llava.evaluation.gallery import MOST, SIDE, build_gallery
 from lightning_llava.evaluation.interval_report import (
@@ -48,14 +48,11 @@ TITLES = {
 }
 
 
+@explains_wrong_input
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0, or 2 on a wrong input."""
     options = _parser().parse_args(arguments)
-    try:
-        options.run(options)
-    except SettingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    options.run(options)
     return 0
 
 

@@ -5,9 +5,10 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_llava.errors import SettingError
+from lightning_llava.errors import explains_wrong_input
 
 
+@explains_wrong_input
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return a command's exit code; 2 on a wrong input, 130 when Ctrl-C stopped it."""
     given = sys.argv[1:] if arguments is None else arguments
@@ -17,9 +18,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; what was finished is kept", file=sys.stderr)
         return 130
-    except SettingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
 
 
 # Each command is imported when it is called: index and look bring transformers, which takes

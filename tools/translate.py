@@ -3,17 +3,15 @@
 import sys
 from collections.abc import Sequence
 
-from lightning_llava.errors import SettingError
+from lightning_llava.errors import explains_wrong_input
 from lightning_llava.evaluation.translation.command import run
 
 
+@explains_wrong_input
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0, 2 on a wrong input, or 130 when it was stopped."""
     try:
         return run(arguments)
-    except SettingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("stopped; the cache has what was translated, the next run goes on", file=sys.stderr)
         return 130

@@ -38,7 +38,7 @@ class Panels(Callback):
 def choose_panels(rows: list[LedgerRow], per_language: int) -> dict[str, LedgerRow]:
     """Choose questions evenly over the rows of each language, the same at every validation."""
     by_language: dict[str, list[LedgerRow]] = defaultdict(list)
-    for row in sorted(rows, key=lambda r: (r.benchmark, r.split, r.question_id)):
+    for row in sorted(rows, key=lambda row: row.key):
         by_language[row.language].append(row)
     chosen = {}
     for language, group in by_language.items():

@@ -13,7 +13,7 @@ from rich.table import Table
 from lightning_llava.evaluation.benchmarks import Question, with_follow_ups
 from lightning_llava.evaluation.benchmarks.submission import write_submissions
 from lightning_llava.evaluation.ledger import LedgerRow, write_ledger
-from lightning_llava.evaluation.report import rich_table, score_rows, write_report
+from lightning_llava.evaluation.report import Scores, check_rows, rich_table, write_report
 from lightning_llava.models.build import named_parts
 
 
@@ -41,18 +41,17 @@ class Reports(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the report; `validate` prints it too."""
-        rows = _rows(pl_module)
-        if trainer.sanity_checking or not rows or not trainer.is_global_zero:
+        if trainer.sanity_checking or not _rows(pl_module) or not trainer.is_global_zero:
             return
-        self._write(trainer, rows)
+        self._write(trainer, pl_module)
         if trainer.state.fn != "fit":
-            self._print_scores(trainer, rows)
+            self._print_scores(pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write and print the report of the full benchmarks, and what judges elsewhere score."""
         if trainer.is_global_zero:
-            self._write(trainer, _rows(pl_module))
-            self._print_scores(trainer, _rows(pl_module))
+            self._write(trainer, pl_module)
+            self._print_scores(pl_module)
             benchmarks = getattr(getattr(trainer, "datamodule", None), "benchmarks", {})
             for path in write_submissions(self.folder, _rows(pl_module), benchmarks):
                 self.console.print(f"for the judge: {path}", soft_wrap=True)
@@ -70,8 +69,8 @@ class Reports(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print what was trained, how long, the scores, and the commands that come next."""
         if trainer.is_global_zero:
-            if rows := _rows(pl_module):
-                self.console.print(rich_table(score_rows(rows)))
+            if scores := _scores(pl_module):
+                self.console.print(rich_table(scores))
             self._print_summary(trainer)
 
     def _print_summary(self, trainer: Trainer) -> None:
@@ -105,12 +104,12 @@ class Reports(Callback):
         for name, line in lines.items():  # outside the table, whose frame would break them
             self.console.print(f"{name}: {line}", soft_wrap=True, markup=False, highlight=False)
 
-    def _print_scores(self, trainer: Trainer, rows: list[LedgerRow]) -> None:
-        self.console.print(rich_table(score_rows(rows)))
+    def _print_scores(self, pl_module: LightningModule) -> None:
+        self.console.print(rich_table(_scores(pl_module)))
         self.console.print(f"report: {self.folder / 'report.json'}", soft_wrap=True)
 
-    def _write(self, trainer: Trainer, rows: list[LedgerRow]) -> None:
-        folder = self.folder
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        folder, rows = self.folder, _rows(pl_module)
         meta: dict[str, Any] = {
             "command": trainer.state.fn.value if trainer.state.fn else "none",
             "checkpoint": trainer.ckpt_path or "none, the weights as they stood at this step",
@@ -118,7 +117,8 @@ class Reports(Callback):
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_ledger(folder / "ledger.jsonl", rows)
-        write_report(folder, rows, meta, expected_questions(trainer))
+        check_rows(rows, expected_questions(trainer))
+        write_report(folder, rows, _scores(pl_module), meta)
 
 
 def expected_questions(trainer: Trainer) -> Sequence[Question] | None:
@@ -157,6 +157,11 @@ def trained_parts(pl_module: LightningModule) -> Table:
             "frozen" if rate is None else f"{rate:g}",
         )
     return table
+
+
+def _scores(pl_module: LightningModule) -> Scores:
+    """Return the scores of the last validation, which the module has logged."""
+    return pl_module.scores  # pyright: ignore[reportReturnType]
 
 
 def _rows(pl_module: LightningModule) -> list[LedgerRow]:

@@ -1,7 +1,7 @@
 """All usable samples of all sources: where each lies, and how long it is.
 
-Columns of numbers, not an object per sample: mix665k's 665,298 take about 60 MB, and processes that
-are forked share them.
+Columns of numbers, not an object per sample: mix665k's 665,298 take about 60 MB. Data workers share
+them where they are forks of the process that trains; where several train, each has its own.
 """
 
 import hashlib

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import BinaryIO
 
 from rich.console import Console
@@ -18,11 +17,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from lightning_llava.data.interrupts import (
-    interrupts_end_processes,
-    interrupts_held,
-    take_interrupts,
-)
+from lightning_llava.data.interrupts import interrupts_end_processes, signals_held
 from lightning_llava.data.location import Stamp
 from lightning_llava.data.measure import encoder_fingerprint, measure
 from lightning_llava.data.scan import FoundSample, Scan, scan_shard
@@ -35,6 +30,7 @@ from lightning_llava.data.sidecar import (
     write_sidecar,
 )
 from lightning_llava.data.storage import ShardStorage
+from lightning_llava.data.workers import follow_parent, fork_server
 from lightning_llava.errors import SettingError
 from lightning_llava.text.conversation import ConversationEncoder
 
@@ -237,16 +233,13 @@ def _results(shards: list[str], indexer: ShardIndexer, processes: int) -> Iterat
     if min(processes, len(shards)) < 2:
         yield from map(indexer.index, shards)
         return
-    # A fork of this process would inherit its threads' locks; the server has none, and imports
-    # this module once for all.
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    # A fork of this process would inherit its threads' locks.
     pool = ProcessPoolExecutor(
-        min(processes, len(shards)), context, initializer=_start, initargs=(indexer,)
+        min(processes, len(shards)), fork_server(), initializer=_start, initargs=(indexer,)
     )
     try:
         with interrupts_end_processes():
-            with interrupts_held():
+            with signals_held():
                 futures = [pool.submit(_index_one, shard) for shard in shards]
             for future in as_completed(futures):
                 yield future.result()
@@ -266,7 +259,7 @@ _indexer: ShardIndexer | None = None
 def _start(indexer: ShardIndexer) -> None:
     global _indexer
     _indexer = indexer
-    take_interrupts()
+    follow_parent()
 
 
 def _index_one(shard: str) -> ShardIndex:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing.context import BaseContext
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,11 @@ class PositionSampler(Sampler[int]):
 
 
 def training_loader(
-    dataset: Dataset[Batch], sampler: PositionSampler | None, num_workers: int, pin_memory: bool
+    dataset: Dataset[Batch],
+    sampler: PositionSampler | None,
+    num_workers: int,
+    pin_memory: bool,
+    context: BaseContext | None = None,
 ) -> DataLoader[Any]:
     """Wrap both in torch's loader; the packs are batches already.
 
@@ -131,6 +136,7 @@ def training_loader(
         sampler: the numbers; None for a dataset with its own order.
         num_workers: processes.
         pin_memory: copy batches through pinned memory.
+        context: how the processes start; None as usual.
     """
     return DataLoader(
         dataset,
@@ -140,4 +146,5 @@ def training_loader(
         pin_memory=pin_memory,
         persistent_workers=False,
         worker_init_fn=outlive_signals,
+        multiprocessing_context=context,
     )

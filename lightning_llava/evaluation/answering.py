@@ -1,12 +1,14 @@
 """Questions to ledger rows: each distinct one is asked once, those about one image together."""
 
-from collections.abc import Hashable, Iterable, Sequence
-from itertools import groupby
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TypeVar
 
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.benchmarks import Question
 from lightning_llava.evaluation.ledger import LedgerRow
 from lightning_llava.evaluation.row_scores import judged
+
+T = TypeVar("T")
 
 
 def group_identical(questions: Sequence[Question]) -> list[list[Question]]:
@@ -26,21 +28,24 @@ def group_identical(questions: Sequence[Question]) -> list[list[Question]]:
 
 
 def group_by_image(
-    groups: Sequence[list[Question]], most_without: int
-) -> list[list[list[Question]]]:
+    distinct: Iterable[T], image_of: Callable[[T], Hashable], most_without: int
+) -> list[list[T]]:
     """Put the distinct questions about one image together: they are answered together.
 
     Args:
-        groups: as `group_identical` gives them.
+        distinct: questions, in whatever form.
+        image_of: what tells the image of one; None where it has none.
         most_without: questions without an image have less in common, so at most that many are put
             together.
     """
-    by_image: list[list[list[Question]]] = []
-    for image, same_image in groupby(groups, key=lambda group: group[0].image):
-        together = list(same_image)
-        size = len(together) if image is not None else most_without
-        by_image += [together[start : start + size] for start in range(0, len(together), size)]
-    return by_image
+    by_image: dict[Hashable, list[T]] = {}
+    for one in distinct:
+        by_image.setdefault(image_of(one), []).append(one)
+    together: list[list[T]] = []
+    for image, same in by_image.items():
+        size = len(same) if image is not None else most_without
+        together += [same[start : start + size] for start in range(0, len(same), size)]
+    return together
 
 
 def share(
@@ -56,11 +61,18 @@ def share(
         in_step: give each process as many questions as the others, or one less, one by one.
 
     Raises:
-        SettingError: a process would have nothing to ask, and the others would wait for it.
+        SettingError: a process would have nothing to ask, and the others would wait for it; or, in
+            step, a question has a second turn.
     """
+    if in_step and any(question.follow_up for group in groups for question in group):
+        raise SettingError(
+            "data.benchmarks: MT-Bench's second turns depend on the first, and the processes of "
+            "trainer.strategy: fsdp2 would wait for one another; answer it on one device"
+        )
     by_image = [[group] for group in groups]
     if not in_step:
-        by_image = group_by_image(groups, max(1, min(at_once, len(groups) // world)))
+        most_without = max(1, min(at_once, len(groups) // world))
+        by_image = group_by_image(groups, lambda group: group[0].image, most_without)
     if len(by_image) < world:
         raise SettingError(
             f"{len(groups)} different questions about {len(by_image)} images for {world} "

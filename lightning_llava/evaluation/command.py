@@ -21,7 +21,7 @@ from lightning_llava.evaluation.benchmarks import Question, load_benchmarks
 from lightning_llava.evaluation.benchmarks.submission import write_submissions
 from lightning_llava.evaluation.configured import read_benchmarks
 from lightning_llava.evaluation.processes import Processes, launched
-from lightning_llava.evaluation.report import rich_table, score_rows
+from lightning_llava.evaluation.report import rich_table
 from lightning_llava.evaluation.run import Outcome, evaluate
 from lightning_llava.evaluation.translation.around import Around, add_protocol
 from lightning_llava.evaluation.translation.command import Defaults
@@ -61,7 +61,7 @@ def _run(options: Namespace) -> int:
 
 def _print(outcome: Outcome, submissions: Sequence[Path], folder: Path) -> None:
     out = Console()
-    out.print(rich_table(score_rows(outcome.rows)))
+    out.print(rich_table(outcome.scores))
     lines = [
         *(f"for the judge: {path}" for path in submissions),
         f"asked {outcome.asked:,} prompts, {outcome.kept:,} had answers; report: "

@@ -22,6 +22,7 @@ from lightning_llava.evaluation.intervals import (
 )
 from lightning_llava.evaluation.ledger import LedgerRow
 from lightning_llava.evaluation.measures import (
+    ERRORS,
     cluster_numbers,
     group_numbers,
     measures,
@@ -123,7 +124,7 @@ def _compare(
                 change,
                 p,
                 *agreement,
-                sentence=sentence(change, p, *names),
+                sentence=sentence(change, p, *names, less_is_better=measure in ERRORS),
             )
 
 
@@ -184,7 +185,9 @@ def _difference(totals: Float[np.ndarray, "*draws 2 groups 3"]) -> Float[np.ndar
     return scores[..., 1] - scores[..., 0]
 
 
-def sentence(difference: Interval, p: float, a: str = "A", b: str = "B") -> str:
+def sentence(
+    difference: Interval, p: float, a: str = "A", b: str = "B", less_is_better: bool = False
+) -> str:
     """Say in words what a comparison shows, in points: hundredths of the score.
 
     One is called better only if p is under 5 % and the interval leaves 0 out.
@@ -198,10 +201,11 @@ def sentence(difference: Interval, p: float, a: str = "A", b: str = "B") -> str:
     if certain and points < 0:
         points, low, high = -points, -high, -low
         a, b = b, a
+    better = a if less_is_better else b  # b has more
     span = f"{LEVEL:.0%} interval".replace("%", " %")
     facts = f"{span} {100 * low:.1f} to {100 * high:.1f}; {chance}; {basis}"
     if certain:
-        return f"{b} is better by {points:.1f} points ({facts})."
+        return f"{better} is better by {points:.1f} points ({facts})."
     return f"No difference can be told: {b} minus {a} is {points:.1f} points ({facts})."
 
 

@@ -9,9 +9,9 @@ from lightning_llava.evaluation.intervals import Interval
 from lightning_llava.evaluation.json_lines import write_atomically
 from lightning_llava.evaluation.ledger import LedgerRow
 from lightning_llava.evaluation.measures import Intervals
-from lightning_llava.evaluation.report import write_report
+from lightning_llava.evaluation.report import score_rows, write_report
 
-HEADINGS = {"f1": "F1"}
+HEADINGS = {"f1": "F1", "cer": "CER"}
 """What a measure is called where people read."""
 _HEADER = ["benchmark", "split", "measure", "score", "95 % interval", "images", "asked"]
 _LEGEND = (
@@ -52,7 +52,7 @@ def write_interval_report(
     Raises:
         SettingError: the rows cannot be scored.
     """
-    write_report(folder, rows, meta)
+    write_report(folder, rows, score_rows(rows), meta)
     add_intervals(folder, intervals)
 
 

@@ -1,13 +1,17 @@
 """The ledger: one row per question, with everything needed to score again without the model."""
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.json_lines import read_json_lines, write_atomically
+
+Key = tuple[str, str, str]
+"""Benchmark, split and question id, which no two rows of a ledger share."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,37 @@ class LedgerRow:
     route: str | None
     """How that was done: `map`, `lexicon`, `mt`, `kept` where the answer was English already, or
     `none` where nothing could, and `english` is empty."""
+
+    @property
+    def key(self) -> Key:
+        """Which question it is."""
+        return self.benchmark, self.split, self.question_id
+
+
+def repeated_keys(rows: Iterable[LedgerRow]) -> list[Key]:
+    """List the questions that are answered more than once."""
+    return [key for key, count in Counter(row.key for row in rows).items() if count > 1]
+
+
+def refuse_keys(keys: Sequence[Key], problem: str, remedy: str, ledger: str = "") -> None:
+    """Refuse questions of a ledger, if there are any.
+
+    Args:
+        keys: of the questions.
+        problem: what is wrong with them.
+        remedy: what was expected, or mends it.
+        ledger: which one, where that is not clear.
+
+    Raises:
+        SettingError: with their number and the first.
+    """
+    if keys:
+        benchmark, split, question_id = keys[0]
+        where = f"{ledger}: " if ledger else ""
+        raise SettingError(
+            f"{where}{len(keys):,} questions {problem}, first {question_id!r} of {benchmark!r}, "
+            f"split {split!r}; {remedy}"
+        )
 
 
 def write_ledger(path: Path, rows: Iterable[LedgerRow]) -> None:

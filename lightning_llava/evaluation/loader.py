@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.context import BaseContext
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from lightning_llava.batch import IGNORE_INDEX
 from lightning_llava.data.collate import Row, expand_placeholders, stack_pixels
 from lightning_llava.data.images import ImageTransform
+from lightning_llava.data.workers import outlive_signals
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.benchmarks import Question
 from lightning_llava.geometry import VisionGeometry
@@ -101,6 +104,32 @@ class QuestionDataset(Dataset[QuestionBatch]):
         turns = question_turns(question, self.encoder, self.short_answer)
         ids, text = self.encoder.prompt(turns, len(pixels))
         return Row(question.question_id, ids, np.full_like(ids, IGNORE_INDEX), pixels), text
+
+
+def question_loader(
+    dataset: QuestionDataset,
+    num_workers: int,
+    pin_memory: bool,
+    context: BaseContext | None = None,
+) -> DataLoader[Any]:
+    """Wrap questions in torch's loader.
+
+    Args:
+        dataset: an item is all questions about an image.
+        num_workers: processes.
+        pin_memory: copy batches through pinned memory.
+        context: how the processes start; None as usual.
+    """
+    return DataLoader(
+        dataset,
+        # By name: Lightning builds the loader anew for `predict`.
+        batch_size=1,
+        num_workers=num_workers,
+        collate_fn=itemgetter(0),
+        pin_memory=pin_memory,
+        worker_init_fn=outlive_signals,
+        multiprocessing_context=context,
+    )
 
 
 def question_turns(

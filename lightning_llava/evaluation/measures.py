@@ -1,6 +1,5 @@
 """What is measured on a ledger's rows: one number each, with its interval."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -17,8 +16,9 @@ from lightning_llava.evaluation.intervals import (
     sum_by_cluster,
 )
 from lightning_llava.evaluation.kinds import headline_dialect, scored_answer
-from lightning_llava.evaluation.ledger import LedgerRow
+from lightning_llava.evaluation.ledger import LedgerRow, refuse_keys, repeated_keys
 from lightning_llava.evaluation.row_scores import label_of, row_score
+from lightning_llava.evaluation.scorers.ocr import ocr_update
 from lightning_llava.evaluation.scorers.pope import pope_update
 
 Parts = tuple[float, float]
@@ -39,8 +39,17 @@ def _f1(row: LedgerRow) -> Parts:
     return 2.0 * counts.tp, 2.0 * counts.tp + counts.fp + counts.fn
 
 
+def _cer(row: LedgerRow) -> Parts:
+    dialect = headline_dialect(row)
+    assert dialect is not None  # OCR has but one headline
+    counts = ocr_update([scored_answer(row)], [label_of(row)], dialect)
+    return counts.character_edits, counts.characters
+
+
 _ACCURACY: dict[str, Callable[[LedgerRow], Parts]] = {"accuracy": _accuracy}
-_BY_KIND = {"pope": {"f1": _f1, **_ACCURACY}}
+_BY_KIND = {"pope": {"f1": _f1, **_ACCURACY}, "ocr": {**_ACCURACY, "cer": _cer}}
+ERRORS = {"cer"}
+"""Measures of which less is better."""
 
 
 def measures(kind: str) -> dict[str, Callable[[LedgerRow], Parts]]:
@@ -100,7 +109,7 @@ def unique_splits(rows: Sequence[LedgerRow]) -> list[str]:
 
 def cluster_numbers(rows: Sequence[LedgerRow]) -> Int[np.ndarray, " rows"]:
     """Number the images; a question without one stands for itself."""
-    return _number([row.image or (row.benchmark, row.split, row.question_id) for row in rows])
+    return _number([row.image or row.key for row in rows])
 
 
 def group_numbers(rows: Sequence[LedgerRow]) -> Int[np.ndarray, " rows"]:
@@ -122,20 +131,17 @@ def scored_rows(rows: Sequence[LedgerRow], ledger: str = "the ledger") -> list[L
         SettingError: duplicate rows, no rows with a label, a split that has labels in part, or
             several kinds or languages in a benchmark.
     """
-    keys = Counter((row.benchmark, row.split, row.question_id) for row in rows)
-    _refuse([key for key, times in keys.items() if times > 1], ledger, "answered more than once")
+    remedy = "expected one scored row per question"
+    refuse_keys(repeated_keys(rows), "answered more than once", remedy, ledger)
     labelled = {(row.benchmark, row.split) for row in rows if row.label is not None}
     chosen = [row for row in rows if (row.benchmark, row.split) in labelled]
     if not chosen:
         raise SettingError(
             f"{ledger} has no rows with a right answer; expected one of `validate` or `test`"
         )
-    without = [row for row in chosen if row.label is None]
-    _refuse(
-        [(row.benchmark, row.split, row.question_id) for row in without],
-        ledger,
-        "without a right answer in splits that have them",
-    )
+    without = [row.key for row in chosen if row.label is None]
+    problem = "without a right answer in splits that have them"
+    refuse_keys(without, problem, remedy, ledger)
     for benchmark, part in by_benchmark(chosen).items():
         for name in ("kind", "language"):
             if len(found := {getattr(row, name) for row in part}) > 1:
@@ -149,12 +155,3 @@ def scored_rows(rows: Sequence[LedgerRow], ledger: str = "the ledger") -> list[L
 def _number(keys: Sequence[object]) -> Int[np.ndarray, " rows"]:
     numbers: dict[object, int] = {}
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
-
-
-def _refuse(keys: Sequence[tuple[str, str, str]], ledger: str, problem: str) -> None:
-    if keys:
-        benchmark, split, question = keys[0]
-        raise SettingError(
-            f"{ledger}: {len(keys):,} questions {problem}, first {question!r} of {benchmark!r}, "
-            f"split {split!r}; expected one scored row per question"
-        )

@@ -12,7 +12,7 @@ from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.benchmarks import RESERVED_SPLIT, Question
 from lightning_llava.evaluation.json_lines import write_atomically
 from lightning_llava.evaluation.kinds import HEADLINE
-from lightning_llava.evaluation.ledger import LedgerRow
+from lightning_llava.evaluation.ledger import LedgerRow, refuse_keys, repeated_keys
 from lightning_llava.evaluation.score_tables import markdown_tables, rich_tables
 from lightning_llava.evaluation.split_scores import score_split
 
@@ -37,7 +37,7 @@ def score_rows(rows: Sequence[LedgerRow], expected: Iterable[Question] | None = 
         SettingError: no rows, duplicate rows, rows without label, several languages in one split,
             or rows that are missing from or foreign to `expected`.
     """
-    _check_rows(rows, expected)
+    check_rows(rows, expected)
     groups: dict[str, dict[str, list[LedgerRow]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         groups[row.benchmark][row.split].append(row)
@@ -47,6 +47,40 @@ def score_rows(rows: Sequence[LedgerRow], expected: Iterable[Question] | None = 
         is_pope = any(row.kind == "pope" for split in splits.values() for row in split)
         scores[benchmark] = numbers | _mean(numbers, is_pope)
     return scores
+
+
+def check_rows(rows: Sequence[LedgerRow], expected: Iterable[Question] | None) -> None:
+    """Refuse a ledger that is not whole.
+
+    Args:
+        rows: the ledger.
+        expected: as in `score_rows`.
+
+    Raises:
+        SettingError: no rows, duplicate rows, or rows that are missing from or foreign to
+            `expected`.
+    """
+    if not rows:
+        raise SettingError("no answers to score; expected a ledger with a row per question")
+    refuse_keys(
+        repeated_keys(rows),
+        "answered more than once",
+        "expected one row per question; remove the others from the ledger",
+    )
+    if expected is None:
+        return
+    found = dict.fromkeys(row.key for row in rows)
+    wanted = dict.fromkeys(question.key for question in expected)
+    missing = [key for key in wanted if key not in found]
+    refuse_keys(
+        missing, "without an answer", "scores of a part would not be comparable; answer the rest"
+    )
+    foreign = [key for key in found if key not in wanted]
+    refuse_keys(
+        foreign,
+        "not of this benchmark",
+        "expected answers to the configured questions only; check data.benchmarks",
+    )
 
 
 def benchmark_scalars(scores: Mapping[str, Any], prefix: str = "benchmarks/") -> dict[str, float]:
@@ -63,23 +97,22 @@ def benchmark_scalars(scores: Mapping[str, Any], prefix: str = "benchmarks/") ->
 def write_report(
     folder: Path,
     rows: Sequence[LedgerRow],
+    scores: Scores,
     meta: Mapping[str, object],
-    expected: Iterable[Question] | None = None,
 ) -> Path:
-    """Score the rows and write `report.json` and `report.md` into a folder.
+    """Write `report.json` and `report.md` into a folder.
 
     Args:
         folder: created if need be.
         rows: the ledger.
+        scores: what `score_rows` gives of it.
         meta: what the numbers belong to, e.g. checkpoint, settings hash, date; values that JSON
             lacks are written as text.
-        expected: as in `score_rows`.
 
     Returns:
         The path of `report.json`: `scores`, `headline` (which number stands for a benchmark),
         `counts` (rows per benchmark and split) and `meta`.
     """
-    scores = score_rows(rows, expected)
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
         counts[row.benchmark][row.split] += 1
@@ -105,39 +138,3 @@ def _mean(numbers: Mapping[str, Mapping[str, float]], always: bool) -> dict[str,
         return {}
     keys = [key for key in _MEANS if all(key in split for split in scored)]
     return {RESERVED_SPLIT: {k: sum(split[k] for split in scored) / len(scored) for k in keys}}
-
-
-def _check_rows(rows: Sequence[LedgerRow], expected: Iterable[Question] | None) -> None:
-    if not rows:
-        raise SettingError("no answers to score; expected a ledger with a row per question")
-    found = Counter((row.benchmark, row.split, row.question_id) for row in rows)
-    duplicates = [key for key, count in found.items() if count > 1]
-    _refuse(
-        duplicates,
-        "answered more than once",
-        "expected one row per question; remove the others from the ledger",
-    )
-    if expected is None:
-        return
-    wanted = dict.fromkeys(
-        (question.benchmark, question.split, question.question_id) for question in expected
-    )
-    missing = [key for key in wanted if key not in found]
-    _refuse(
-        missing, "without an answer", "scores of a part would not be comparable; answer the rest"
-    )
-    foreign = [key for key in found if key not in wanted]
-    _refuse(
-        foreign,
-        "not of this benchmark",
-        "expected answers to the configured questions only; check data.benchmarks",
-    )
-
-
-def _refuse(keys: Sequence[tuple[str, str, str]], problem: str, remedy: str) -> None:
-    if keys:
-        benchmark, split, question_id = keys[0]
-        raise SettingError(
-            f"{len(keys)} questions {problem}, first {question_id!r} of {benchmark!r}, split "
-            f"{split!r}; {remedy}"
-        )

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from rich.console import Console
 
 from lightning_llava.evaluation.answerers.fingerprints import hash_file
 from lightning_llava.evaluation.answerers.protocol import Answerer
-from lightning_llava.evaluation.answering import group_identical, make_rows
+from lightning_llava.evaluation.answering import group_by_image, group_identical, make_rows
 from lightning_llava.evaluation.asking_bar import AskingBar
 from lightning_llava.evaluation.benchmarks import Question, with_follow_ups
 from lightning_llava.evaluation.gallery import build_gallery
@@ -18,7 +19,7 @@ from lightning_llava.evaluation.json_lines import write_atomically
 from lightning_llava.evaluation.ledger import LedgerRow, write_ledger
 from lightning_llava.evaluation.measures import with_intervals
 from lightning_llava.evaluation.processes import Processes
-from lightning_llava.evaluation.report import write_report
+from lightning_llava.evaluation.report import Scores, score_rows, write_report
 from lightning_llava.evaluation.store import Store, answer_key
 
 GALLERY = "gallery.html"
@@ -50,6 +51,7 @@ class Outcome:
     """What an evaluation found and did."""
 
     rows: list[LedgerRow]
+    scores: Scores
     asked: int
     """Prompts that the model answered now, in all processes."""
     kept: int
@@ -93,13 +95,14 @@ def evaluate(
         return None
     rows = after(rows)
     write_ledger(folder / "ledger.jsonl", rows)
-    write_report(folder, rows, meta, with_follow_ups(asked))
+    scores = score_rows(rows, with_follow_ups(asked))
+    write_report(folder, rows, scores, meta)
     if any(row.label is not None for row in rows):
         with console.status("computing intervals, drawing wrong answers"):
             add_intervals(folder, with_intervals(rows))
             title = f"Wrong answers of {answerer.name}"
             write_atomically(folder / GALLERY, build_gallery(rows, title).html)
-    return Outcome(rows, *counts)
+    return Outcome(rows, scores, *counts)
 
 
 def _converse(
@@ -133,24 +136,17 @@ def plan(
 
     Images are told apart by their bytes: a picture that lies in two files is asked about once.
     """
-    by_image: dict[str | None, dict[str, list[Question]]] = {}
-    files: dict[str | None, Path | None] = {}
-    digests: dict[Path | None, str | None] = {None: None}
+    hash_once = cache(hash_file)
+    distinct: dict[tuple[str | None, str], list[Question]] = {}
     for group in group_identical(questions):
         image = group[0].image
-        if image is not None and image not in digests:
-            digests[image] = hash_file(image)
-        digest = digests[image]
-        files.setdefault(digest, image)
-        prompts = by_image.setdefault(digest, {})
-        prompts.setdefault(answerer.prompt(group[0]), []).extend(group)
+        digest = None if image is None else hash_once(image)
+        distinct.setdefault((digest, answerer.prompt(group[0])), []).extend(group)
     jobs: list[Job] = []
-    for digest, prompts in by_image.items():
-        size, texts = at_once if digest is None else len(prompts), list(prompts)
-        for start in range(0, len(texts), size):
-            part = texts[start : start + size]
-            keys = {prompt: answer_key(fingerprint, digest, prompt) for prompt in part}
-            jobs.append(Job(files[digest], {prompt: prompts[prompt] for prompt in part}, keys))
+    for part in group_by_image(distinct.items(), lambda item: item[0][0], at_once):
+        keys = {prompt: answer_key(fingerprint, digest, prompt) for (digest, prompt), _ in part}
+        prompts = {prompt: served for (_, prompt), served in part}
+        jobs.append(Job(next(iter(prompts.values()))[0].image, prompts, keys))
     return jobs
 
 
@@ -181,14 +177,12 @@ def _rows(
 ) -> list[LedgerRow]:
     """Write a row for each question, in their order."""
     rows = {
-        (row.benchmark, row.split, row.question_id): row
+        row.key: row
         for job in jobs
         for prompt, same in job.prompts.items()
         for row in make_rows(same, prompt, answers[job.keys[prompt]])
     }
-    return [
-        rows[question.benchmark, question.split, question.question_id] for question in questions
-    ]
+    return [rows[question.key] for question in questions]
 
 
 def _given_rows(questions: Sequence[Question], answerer: Answerer) -> list[LedgerRow]:

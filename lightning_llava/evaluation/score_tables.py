@@ -11,12 +11,17 @@ from rich.text import Text
 Splits = Mapping[str, Mapping[str, float]]
 """Split (and `mean`) → numbers."""
 
+_STRUCTURAL = ("verify", "query", "choose", "logical", "compare")
+_SEMANTIC = ("obj", "attr", "cat", "rel", "global")
 _PERCENTAGES = {
     "accuracy": "accuracy",
     "chance_accuracy": "chance",
     "accuracy_yes_no": "yes/no",
     "accuracy_number": "number",
     "accuracy_other": "other",
+    "accuracy_binary": "binary",
+    "accuracy_open": "open",
+    **{f"accuracy_{name}": name for name in (*_STRUCTURAL, *_SEMANTIC)},
     "f1": "F1",
     "chance_f1": "always yes",
     "precision": "precision",
@@ -34,12 +39,16 @@ _PERCENTAGES = {
     "language_fidelity": "language",
     "not_in_english": "not in English",
 }
-_REPORT_ONLY = ("precision", "recall", "mean_cer", "mean_wer")
+_REPORT_ONLY = {
+    *("precision", "recall", "mean_cer", "mean_wer"),
+    *(f"accuracy_{name}" for name in (*_STRUCTURAL, *_SEMANTIC)),
+}
 _LEGEND = {
     "chance_accuracy": "`chance` is the accuracy of always giving the commonest right answer.",
     "chance_f1": "`always yes` is the F1 of always saying yes; `yes ratio` is the share of answers."
     " English answers are read by POPE's published rule, by which all that is not no counts as "
     "yes; in other languages an unknown answer is wrong.",
+    "accuracy_open": "Of GQA's types, `open` is the structural type query, `binary` the others.",
     "strict": "`strict`, `normalised` and `lemma` compare Russian texts more and more leniently.",
     "cer": "`CER` and `WER` are errors per character and per word.",
     "mean_iou": "A box is right from an IoU of 0.5.",

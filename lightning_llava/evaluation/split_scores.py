@@ -1,11 +1,12 @@
 """The numbers of one split, per kind of benchmark."""
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from lightning_llava.errors import SettingError
+from lightning_llava.evaluation.kind_scores import Numbers, Scored, score_kind, score_types
 from lightning_llava.evaluation.kinds import (
     IN_ENGLISH,
     WITHOUT_LABELS,
@@ -13,16 +14,19 @@ from lightning_llava.evaluation.kinds import (
     scored_answer,
 )
 from lightning_llava.evaluation.ledger import LedgerRow
-from lightning_llava.evaluation.row_scores import label_of, read_answer, right_box
+from lightning_llava.evaluation.row_scores import label_of, read_answer
 from lightning_llava.evaluation.russian import has_lemmas, russian_compute, russian_update
-from lightning_llava.evaluation.scorers.gqa import gqa_compute, gqa_update
 from lightning_llava.evaluation.scorers.language import language_compute, language_update
-from lightning_llava.evaluation.scorers.ocr import ocr_compute, ocr_update
-from lightning_llava.evaluation.scorers.pope import pope_compute, pope_update
-from lightning_llava.evaluation.scorers.regions import regions_compute, regions_update
-from lightning_llava.evaluation.scorers.vqa import VqaBenchmark, vqa_compute, vqa_update
 
-Numbers = dict[str, float]
+_OF_HUMANS = {"vqav2", "textvqa"}
+"""Kinds whose answers are held against ten humans'."""
+_OF_ONE = {"pope", "gqa", "gqa_ru"}
+"""Kinds with a right answer that may be the commonest."""
+_WAYS = {
+    "vqav2": ("answer_type",),
+    **dict.fromkeys(("gqa", "gqa_ru"), ("answer_type", "structural", "semantic")),
+}
+"""Kind → which types of questions the report tells apart."""
 
 
 def score_split(rows: Sequence[LedgerRow]) -> Numbers:
@@ -31,11 +35,12 @@ def score_split(rows: Sequence[LedgerRow]) -> Numbers:
     Returns:
         What the kind's `…_compute` gives, and with it: `unknown_rate`, the share of answers in
         which nothing can be read; `chance_accuracy`, what always giving the commonest right answer
-        would have, and for POPE `chance_f1`, always saying yes; VQAv2's `accuracy_TYPE` per
-        answer_type; `language_fidelity`, the share of raw answers in the language asked for, of
-        those that have letters; `not_in_english`, the share of answers in another language that are
-        held against English ones, where there are any. Where nothing is published to score with,
-        `total` and fidelity.
+        would have, and for POPE `chance_f1`, always saying yes; `accuracy_TYPE` per
+        answer_type of VQAv2 and GQA, and per structural and semantic type of GQA;
+        `language_fidelity`, the share of raw answers in the language asked for, of those that have
+        letters; `not_in_english`, the share of answers in another language that are held against
+        English ones, where there are any. Where nothing is published to score with, `total` and
+        fidelity.
 
     Raises:
         SettingError: several kinds or languages in the split, or rows without label.
@@ -44,12 +49,19 @@ def score_split(rows: Sequence[LedgerRow]) -> Numbers:
     language = _only(rows, "languages", lambda row: row.language)
     if kind in WITHOUT_LABELS and all(row.label is None for row in rows):
         return {"total": len(rows), **_fidelity(rows, language)}
-    labels = [label_of(row) for row in rows]
+    labels, scored = [label_of(row) for row in rows], [_scored(row) for row in rows]
+    dialect = headline_dialect(rows[0])
     # POPE and regions count their unknowns themselves.
     unknown = sum(not read_answer(row) for row in rows) / len(rows)
-    numbers = _SCORERS[kind](rows, labels, headline_dialect(rows[0]))
-    spoken = _fidelity(rows, language) | _not_in_english(rows, kind, language)
-    return {"unknown_rate": unknown, **numbers, **spoken}
+    return {
+        "unknown_rate": unknown,
+        **score_kind(kind, scored, dialect),
+        **_chance(kind, scored, labels, dialect),
+        **_by_type(kind, scored, dialect),
+        **(_in_russian(scored, labels) if kind == "gqa_ru" else {}),
+        **_fidelity(rows, language),
+        **_not_in_english(rows, kind, language),
+    }
 
 
 def _only(rows: Sequence[LedgerRow], what: str, of: Callable[[LedgerRow], str]) -> str:
@@ -76,72 +88,36 @@ def _not_in_english(rows: Sequence[LedgerRow], kind: str, language: str) -> Numb
     return {"not_in_english": share} if share else {}
 
 
-def _answers(rows: Sequence[LedgerRow]) -> list[str]:
-    return [scored_answer(row) for row in rows]
+def _scored(row: LedgerRow) -> Scored:
+    right = row.answers if row.kind in _OF_HUMANS else [label_of(row)]
+    return Scored(scored_answer(row), right, row.types)
 
 
-def _commonest(labels: Sequence[str]) -> str:
-    return Counter(labels).most_common(1)[0][0]
+def _chance(kind: str, scored: Sequence[Scored], labels: Sequence[str], dialect: Any) -> Numbers:
+    """Score what says the same to every question, where that says something."""
+    commonest, times = Counter(labels).most_common(1)[0]
+    if kind in _OF_HUMANS:
+        same = [each._replace(answer=commonest) for each in scored]
+        return {"chance_accuracy": score_kind(kind, same, dialect)["accuracy"]}
+    if kind not in _OF_ONE:
+        return {}
+    chance = {"chance_accuracy": times / len(labels)}
+    if kind == "pope":
+        positives = labels.count("yes")
+        chance["chance_f1"] = 2 * positives / (len(labels) + positives)
+    return chance
 
 
-def _score_pope(rows: Sequence[LedgerRow], labels: list[str], dialect: Any) -> Numbers:
-    positives = labels.count("yes")
+def _by_type(kind: str, scored: Sequence[Scored], dialect: Any) -> Numbers:
+    """Return the accuracy of each type of question that is told apart."""
     return {
-        **pope_compute(pope_update(_answers(rows), labels, dialect)),
-        "chance_accuracy": labels.count(_commonest(labels)) / len(labels),
-        "chance_f1": 2 * positives / (len(labels) + positives),
+        f"accuracy_{name.replace('/', '_')}": numbers["accuracy"]
+        for way in _WAYS.get(kind, ())
+        for name, numbers in score_types(kind, scored, dialect, way).items()
     }
 
 
-def _score_vqa(rows: Sequence[LedgerRow], labels: list[str], dialect: Any) -> Numbers:
-    benchmark: VqaBenchmark = "vqav2" if rows[0].kind == "vqav2" else "textvqa"
-
-    def scored(part: Sequence[LedgerRow], answers: Sequence[str]) -> Numbers:
-        humans = [row.answers for row in part]
-        return vqa_compute(vqa_update(answers, humans, dialect, benchmark))
-
-    by_type: dict[str, list[LedgerRow]] = defaultdict(list)
-    for row in rows:
-        if "answer_type" in row.types:
-            by_type[row.types["answer_type"]].append(row)
-    return {
-        **scored(rows, _answers(rows)),
-        "chance_accuracy": scored(rows, [_commonest(labels)] * len(rows))["accuracy"],
-        **{
-            f"accuracy_{name.replace('/', '_')}": scored(part, _answers(part))["accuracy"]
-            for name, part in sorted(by_type.items())
-        },
-    }
-
-
-def _score_gqa(rows: Sequence[LedgerRow], labels: list[str], dialect: Any) -> Numbers:
-    return {
-        **gqa_compute(gqa_update(_answers(rows), labels, dialect)),
-        "chance_accuracy": labels.count(_commonest(labels)) / len(labels),
-    }
-
-
-def _score_gqa_ru(rows: Sequence[LedgerRow], labels: list[str], dialect: Any) -> Numbers:
+def _in_russian(scored: Sequence[Scored], labels: Sequence[str]) -> Numbers:
     lemmas = has_lemmas()
-    counts = russian_update(_answers(rows), labels, lemmas)
-    return {**_score_gqa(rows, labels, dialect), **russian_compute(counts, lemmas)}
-
-
-def _score_ocr(rows: Sequence[LedgerRow], labels: list[str], dialect: Any) -> Numbers:
-    return ocr_compute(ocr_update(_answers(rows), labels, dialect))
-
-
-def _score_regions(rows: Sequence[LedgerRow], labels: list[str], dialect: Any) -> Numbers:
-    # Labels are fractions of what the answers are fractions of.
-    return regions_compute(regions_update(_answers(rows), list(map(right_box, labels))))
-
-
-_SCORERS: dict[str, Callable[[Sequence[LedgerRow], list[str], Any], Numbers]] = {
-    "pope": _score_pope,
-    "vqav2": _score_vqa,
-    "textvqa": _score_vqa,
-    "gqa": _score_gqa,
-    "gqa_ru": _score_gqa_ru,
-    "ocr": _score_ocr,
-    "regions": _score_regions,
-}
+    counts = russian_update([each.answer for each in scored], labels, lemmas)
+    return russian_compute(counts, lemmas)

@@ -54,8 +54,9 @@ class VisionTower(nn.Module):
         for name in AFTER_THE_LAYERS:
             if hasattr(encoder, name):
                 setattr(encoder, name, nn.Identity())
-        if getattr(encoder.embeddings, "mask_token", None) is not None:
-            encoder.embeddings.mask_token = None
+        embeddings: Any = getattr(encoder, "embeddings", None)
+        if getattr(embeddings, "mask_token", None) is not None:
+            embeddings.mask_token = None
         # The last kept layer's raw output is `hidden_states[spec.layer]`; catching it there avoids
         # both keeping every layer's output and the final norm that SigLIP applies to its last
         # hidden state.

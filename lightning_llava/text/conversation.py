@@ -6,10 +6,12 @@ chunk gets its own leading "▁" from a SentencePiece tokenizer. Text from users
 special token.
 """
 
+import pickle
 import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -91,6 +93,26 @@ class ConversationEncoder:
         self._swallows_space = swallows_space(self.tokenizer)
         self.special_ids = {t: special_id(self.tokenizer, t) for t in self._special_tokens()}
         self._compiled: dict[str, list[Piece]] = {}
+
+    @cached_property
+    def _tokenizers(self) -> bytes:
+        return pickle.dumps((self.tokenizer, self._backend))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give every data worker the same bytes.
+
+        A large vocabulary is then written once, and parsed when a worker has all of it, side by
+        side; otherwise each would keep the next from being started for a second.
+        """
+        state = {**vars(self), "_tokenizers": self._tokenizers}
+        del state["tokenizer"], state["_backend"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Read in a data worker what the process that started it has written."""
+        self.tokenizer, self._backend = pickle.loads(state.pop("_tokenizers"))
+        self._backend.encode_special_tokens = True  # what a pickled one has lost
+        vars(self).update(state)
 
     def encode(self, turns: Sequence[Turn], num_images: int) -> Encoded:
         """Tokenise a training conversation.

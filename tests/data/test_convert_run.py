@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import os
 import resource
@@ -18,8 +17,8 @@ from lightning_llava.data.converters.run import convert
 from lightning_llava.data.schema import Box
 from lightning_llava.errors import SettingError
 from lightning_llava.text.turns import Turn
+from tool_files import TOOLS, load_tool
 
-TOOL = Path(__file__).parents[2] / "tools" / "shards.py"
 WITH_LIMIT = """
 import resource, runpy, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -43,15 +42,12 @@ def contents(folder):
 def command(world, output, *more):
     inputs = ["--json", world / "records.json", "--images", world / "images"]
     settings = ["--output", output, "--max-samples", "3", *more]
-    return [sys.executable, TOOL, "convert", "llava", *inputs, *settings]
+    return [sys.executable, TOOLS / "shards.py", "convert", "llava", *inputs, *settings]
 
 
 def succeed(arguments):
     """Run the tool in this process."""
-    spec = importlib.util.spec_from_file_location("shards_tool", TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    assert tool.main(list(map(str, arguments[2:]))) == 0
+    assert load_tool("shards").main(list(map(str, arguments[2:]))) == 0
 
 
 @pytest.fixture(scope="module")

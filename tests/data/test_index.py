@@ -378,7 +378,8 @@ def test_a_cut_shard_and_the_next_one_never_mix(tmp_path, encoder, storage):
 def test_the_result_is_the_same_on_any_number_of_processes(tmp_path, encoder, monkeypatch):
     for number in range(5):
         members = [
-            (f"{i}.json", record(str(i), says("Hi", "Hello " * (i + number)), 0)) for i in range(4)
+            (f"{i}.json", record(str(i), says("Is </s> text?", "Hello " * (i + number)), 0))
+            for i in range(4)
         ]
         path = write_tar(tmp_path / f"{number}.tar", *members, ("x.png", PNG), ("y.json", b"{"))
         if number == 3:

@@ -13,11 +13,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from time import sleep
 
-from lightning_llava.data.interrupts import (
-    interrupts_end_processes,
-    interrupts_held,
-    take_interrupts,
-)
+from lightning_llava.data import workers
+from lightning_llava.data.interrupts import interrupts_end_processes, signals_held
 
 def work():
     print("at work", flush=True)
@@ -27,13 +24,12 @@ if __name__ == "__main__":
     # Whoever started the tests in the background had it ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     method, when = sys.argv[1:]
-    context = get_context(method)
-    if method == "forkserver" and when == "starting":
-        context.set_forkserver_preload(["slow"])
+    workers.PRELOAD = ["slow"] if when == "starting" else []
+    context = workers.fork_server() if method == "forkserver" else get_context(method)
     try:
-        pool = ProcessPoolExecutor(1, context, initializer=take_interrupts)
+        pool = ProcessPoolExecutor(1, context, initializer=workers.follow_parent)
         with pool, interrupts_end_processes():
-            with interrupts_held():
+            with signals_held():
                 asked = pool.submit(work)
             asked.result()
     except KeyboardInterrupt:

@@ -18,6 +18,7 @@ from lightning_llava.data.index import build_index
 from lightning_llava.data.loader import PackDataset, PositionSampler, training_loader
 from lightning_llava.data.plan import Plan
 from lightning_llava.data.storage import ShardStorage
+from lightning_llava.data.workers import worker_context
 from lightning_llava.errors import SettingError
 from lightning_llava.geometry import load_vision_config, vision_geometry
 from lightning_llava.specs import SourceSpec, VisionSpec
@@ -100,12 +101,13 @@ def test_supervised_tokens_are_the_answers(make, encoder):
         assert answer.split() == ["Yes."] * (1 + sample) + ["</s>"]
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_same_batches_in_any_order_and_from_any_worker(make, num_workers):
+@pytest.mark.parametrize(("num_workers", "processes"), [(0, 1), (2, 1), (2, 2)])
+def test_same_batches_in_any_order_and_from_any_worker(make, num_workers, processes):
     dataset, total = make(), 10
     assert dataset.plan.num_packs(0) < total  # on into the second epoch
-    loader = training_loader(dataset, PositionSampler(total, 0, 1, lambda: 0), num_workers, False)
-    found = list(loader)
+    sampler = PositionSampler(total, 0, 1, lambda: 0)
+    context = worker_context(num_workers, processes)
+    found = list(training_loader(dataset, sampler, num_workers, False, context))
     fresh = make()
     for number in reversed(range(total)):
         assert_same(found[number], fresh[number])

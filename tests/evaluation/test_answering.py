@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,8 @@ ASKED = [("a.png", "1"), ("b.png", "2"), (None, "3"), ("a.png", "4"), (None, "5"
 
 def test_questions_about_an_image_stay_together_and_others_are_counted():
     groups = group_identical([question(text, image, text) for image, text in ASKED])
-    assert texts(group_by_image(groups, 2)) == [["1", "4"], ["2"], ["3", "5"], ["6"]]
+    together = group_by_image(groups, lambda group: group[0].image, 2)
+    assert texts(together) == [["1", "4"], ["2"], ["3", "5"], ["6"]]
 
 
 def test_a_process_gets_whole_images():
@@ -75,3 +77,12 @@ def test_a_process_without_an_image_is_refused():
     groups = group_identical([question(n, "a.png", str(n)) for n in range(5)])
     with pytest.raises(SettingError, match=r"5 different questions about 1 images for 2 processes"):
         share(groups, 0, 2, at_once=4)
+
+
+def test_processes_in_step_take_questions_one_by_one_and_no_second_turns():
+    groups = group_identical([question(text, image, text) for image, text in ASKED])
+    parts = [texts(share(groups, rank, 2, at_once=4, in_step=True)) for rank in range(2)]
+    assert parts == [[["1"], ["2"], ["5"]], [["4"], ["3"], ["6"]]]
+    two_turns = [[replace(question("1", None, "1"), follow_up="2")], *groups]
+    with pytest.raises(SettingError, match=r"second turns depend on the first.* fsdp2"):
+        share(two_turns, 0, 2, at_once=4, in_step=True)

@@ -117,6 +117,21 @@ def test_gqa_asks_balanced_questions_and_xgqa_asks_them_in_russian(write, load):
         load("gqa", files=files)
 
 
+def test_gqa_questions_have_the_types_of_its_own_script(write, load):
+    types = {"structural": "query", "semantic": "rel", "detailed": "relS"}
+    content = {"1": gqa(types=types), "2": gqa(types=types | {"structural": "verify"}), "3": gqa()}
+    files = {"testdev": write("testdev.json", content)}
+    found = [dict(question.types) for question in load("gqa", ["n1.jpg"], files=files)]
+    assert found == [
+        {"structural": "query", "semantic": "rel", "answer_type": "open"},
+        {"structural": "verify", "semantic": "rel", "answer_type": "binary"},
+        {},
+    ]
+    files = {"testdev": write("wrong.json", {"1": gqa(types="query")})}
+    with pytest.raises(SettingError, match="question 1: types are 'query', expected an object"):
+        load("gqa", files=files)
+
+
 @pytest.mark.usefixtures("write")
 def test_gqa_ru_from_parquet(tmp_path, load):
     arrow = pytest.importorskip("pyarrow")

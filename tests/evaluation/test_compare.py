@@ -115,6 +115,25 @@ def test_sentences():
         assert sentence(interval, p).startswith("No difference can be told: B minus A is 3.")
 
 
+def test_of_errors_less_is_better():
+    gain = Interval(0.031, 0.012, 0.05, 9, 9)
+    loss = Interval(-0.031, -0.05, -0.012, 9, 9)
+    for change, better in ((gain, "A"), (loss, "B")):
+        found = sentence(change, 0.002, less_is_better=True)
+        assert found.startswith(f"{better} is better by 3.1 points (95 % interval 1.2 to 5.0;")
+    read = [
+        replace(row, kind="ocr", label="мир", raw_answer=answer, benchmark="signs", language="ru")
+        for row, answer in zip(ledger(["1"] * 20), ["мир", "мор"] * 10, strict=True)
+    ]
+    right = [replace(row, raw_answer="мир") for row in read]
+    found = {c.measure: c for c in compare(read, right)}
+    assert (found["cer"].a, found["cer"].b) == (10 / 60, 0)
+    # As it is exact match that decides here, both measures say the same.
+    assert found["cer"].p == found["accuracy"].p == 2 / 2**10
+    assert found["cer"].sentence.startswith("B is better by 16.7 points")
+    assert found["accuracy"].sentence.startswith("B is better by 50.0 points")
+
+
 def test_several_splits_have_a_mean():
     a = [*ledger(["10", "01"]), *ledger(["11", "01"], split="popular")]
     b = [*ledger(["10", "01"]), *ledger(["11", "11"], split="popular")]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ledgers import ledger_row
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.gallery import build_gallery
-from lightning_llava.evaluation.ledger import LedgerRow
 
 ATTACK = "<script>alert('Нет')</script>"
 
@@ -40,20 +40,14 @@ def rows(tmp_path):
     pixels = np.full((300, 900, 3), (200, 30, 30), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "кот.png")
     (tmp_path / "broken.jpg").write_bytes(b"no image")
-    row = LedgerRow(
+    row = ledger_row(
         benchmark="pope_ru",
-        split="random",
-        question_id="1",
         image=str(tmp_path / "кот.png"),
         language="ru",
         question="Есть ли кот & пёс?",
-        prompt="?",
         raw_answer=ATTACK,
-        label="yes",
         parsed="no",
         correct=False,
-        kind="pope",
-        answers=["yes"],
         types={"answer_type": "yes/no"},
         source="Is there a cat & a dog?",
         english="no",

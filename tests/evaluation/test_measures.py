@@ -2,30 +2,12 @@ from dataclasses import replace
 
 import pytest
 
+from ledgers import ledger_row
 from lightning_llava.errors import SettingError
-from lightning_llava.evaluation.ledger import LedgerRow
 from lightning_llava.evaluation.measures import with_intervals
 from lightning_llava.evaluation.report import score_rows
 
-ROW = LedgerRow(
-    benchmark="pope",
-    split="random",
-    question_id="1",
-    image="0.jpg",
-    language="en",
-    question="dog?",
-    prompt="?",
-    raw_answer="Yes",
-    label="yes",
-    parsed="yes",
-    correct=True,
-    kind="pope",
-    answers=["yes"],
-    types={},
-    source=None,
-    english=None,
-    route=None,
-)
+ROW = ledger_row()
 
 
 def pope(answers, split="random", start=0):
@@ -73,6 +55,23 @@ def test_questions_without_image_stand_for_themselves():
     numbers = with_intervals(rows)["text"]["random"]
     assert list(numbers) == ["accuracy"]
     assert (numbers["accuracy"].value, numbers["accuracy"].images) == (0.6, 5)
+
+
+def test_letters_read_wrong_have_an_interval():
+    readings = {"дом": "дым", "мир": "мир", "да": ""}
+    rows = [
+        replace(
+            ROW,
+            **{"benchmark": "signs", "kind": "ocr", "language": "ru", "image": f"{label}.jpg"},
+            **{"question_id": label, "label": label, "raw_answer": answer},
+        )
+        for label, answer in readings.items()
+    ]
+    numbers = with_intervals(rows)["signs"]["random"]
+    assert list(numbers) == ["accuracy", "cer"]
+    # One letter of three, none of three, both of two: all edits over all letters.
+    assert numbers["cer"].value == score_rows(rows)["signs"]["random"]["cer"] == 3 / 8
+    assert 0 <= numbers["cer"].low < 3 / 8 < numbers["cer"].high <= 1
 
 
 def test_soft_scores_and_a_split_without_answers():

@@ -107,7 +107,7 @@ def test_refuses_rows_that_are_not_the_benchmark(rows, questions):
 
 def test_report_files(rows, questions, tmp_path):
     meta = {"checkpoint": Path("runs/последний.ckpt"), "step": 7}
-    path = write_report(tmp_path / "run", rows, meta, questions)
+    path = write_report(tmp_path / "run", rows, score_rows(rows, questions), meta)
     assert path == tmp_path / "run" / "report.json"
     text = path.read_text(encoding="utf-8")
     assert "последний" in text

@@ -38,7 +38,7 @@ def rows(kind, triples, language="en", name=None, types=None):
             language,
             kind,
             answers,
-            () if types is None else (("answer_type", types[number]),),
+            tuple((way, names[number]) for way, names in (types or {}).items()),
         )
         made += make_rows([question], "?", answer)
     return made
@@ -46,8 +46,16 @@ def rows(kind, triples, language="en", name=None, types=None):
 
 VQA = [("yes", HUMANS, "Yes"), ("yes", HUMANS, ""), ("3", NUMBERS, "2"), ("yes", HUMANS, "нет")]
 MIXED = {
-    "vqav2": rows("vqav2", VQA, types=["yes/no", "yes/no", "number", "other"]),
-    "gqa": rows("gqa", [("cat", ("cat",), "Cat"), ("dog", ("dog",), "Cat"), ("cat",) * 3]),
+    "vqav2": rows("vqav2", VQA, types={"answer_type": ["yes/no", "yes/no", "number", "other"]}),
+    "gqa": rows(
+        "gqa",
+        [("cat", ("cat",), "Cat"), ("dog", ("dog",), "Cat"), ("cat",) * 3],
+        types={
+            "answer_type": ["open", "open", "binary"],
+            "structural": ["query", "query", "choose"],
+            "semantic": ["obj", "cat", "obj"],
+        },
+    ),
     "gqa_ru": rows("gqa_ru", [("двое", ("двое",), "2"), ("2", ("2",), "Два.")], "ru"),
     "ocr": rows("ocr", [("дом", ("дом",), "дым"), ("мир", ("мир",), "мир")], "ru"),
     "regions": rows(
@@ -79,6 +87,22 @@ def test_numbers_by_hand():
     assert "mean" not in scores["vqav2"], "one split is its own mean"
 
 
+def test_gqa_by_the_types_of_its_own_script(tmp_path):
+    numbers = score_rows(MIXED["gqa"])["gqa"]["val"]
+    by_type = {key: numbers[f"accuracy_{key}"] for key in ("open", "binary", "query", "choose")}
+    assert by_type == {"open": 0.5, "binary": 1.0, "query": 0.5, "choose": 1.0}
+    assert (numbers["accuracy_obj"], numbers["accuracy_cat"]) == (1.0, 0.0)
+    markdown = (
+        write_report(tmp_path, MIXED["gqa"], score_rows(MIXED["gqa"]), {})
+        .with_suffix(".md")
+        .read_text("utf-8")
+    )
+    assert "| accuracy | chance | binary | open | query | choose | obj | cat |" in markdown
+    assert "| 66.67 | 66.67 | 100.00 | 50.00 | 50.00 | 100.00 | 100.00 | 0.00 |" in markdown
+    plain = rows("gqa", [("cat", ("cat",), "Cat")])
+    assert not [key for key in score_rows(plain)["gqa"]["val"] if key.startswith("accuracy_")]
+
+
 @pytest.mark.parametrize("kind", MIXED)
 def test_rows_and_splits_agree(kind):
     part = MIXED[kind]
@@ -99,7 +123,7 @@ def test_russian_answers_against_english_labels_are_counted(tmp_path):
     part = rows("gqa", [("cat", ("cat",), "Кот"), ("dog", ("dog",), "Собака")], "ru")
     part[0] = replace(part[0], english="cat")
     assert score_rows(part)["gqa"]["val"]["not_in_english"] == 0.5
-    report = write_report(tmp_path, part, {}).with_suffix(".md").read_text()
+    report = write_report(tmp_path, part, score_rows(part), {}).with_suffix(".md").read_text()
     assert "tools/translate.py answers brings them back" in report
 
 
@@ -118,7 +142,7 @@ def test_all_kinds_fit_a_terminal_and_a_report(tmp_path):
     Console(file=output, width=80).print(rich_table(score_rows(everything)))
     assert "…" not in output.getvalue()
     assert all(f" {name} " in output.getvalue() for name in MIXED)
-    write_report(tmp_path, everything, {})
+    write_report(tmp_path, everything, score_rows(everything), {})
     markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "| vqav2 | testdev_balanced | 4 | 47.50 | 75.00 | 50.00 | 90.00 | 0.00 |" in markdown
     scalars = benchmark_scalars(score_rows(everything))

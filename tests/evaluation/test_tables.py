@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from ledgers import ledger_row
 from lightning_llava.errors import SettingError
-from lightning_llava.evaluation.ledger import LedgerRow
 from lightning_llava.evaluation.tables import fill_table, markdown_table, plain_table, rich_table
 
 SAIGA = "LLaVA-Saiga/Mistral"
@@ -13,24 +13,17 @@ SAIGA = "LLaVA-Saiga/Mistral"
 
 def rows(benchmark, kind, rights, language="en"):
     return [
-        LedgerRow(
+        ledger_row(
             benchmark=benchmark,
             split="val",
             question_id=str(number),
             image=f"{number}.jpg",
             language=language,
-            question="?",
-            prompt="?",
             raw_answer="yes" if right else "no",
-            label="yes",
-            parsed=None,
             correct=bool(right),
             kind=kind,
             answers=["yes"] * 10,
-            types={},
-            source=None,
             english=("yes" if right else "no") if language == "ru" else None,
-            route=None,
         )
         for number, right in enumerate(rights)
     ]

@@ -4,7 +4,13 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import nn
-from transformers import Gemma3Config, Gemma3ForConditionalGeneration, PhiConfig, PhiForCausalLM
+from transformers import (
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    LlavaForConditionalGeneration,
+    PhiConfig,
+    PhiForCausalLM,
+)
 from twin import twin_logits
 
 from architectures import ARCHITECTURES, WINDOW
@@ -224,6 +230,16 @@ def test_of_a_gemma_3_that_sees_the_text_half_is_taken(compose, tmp_path, kind):
     else:
         assert (found - expected).abs().max() > 1e-3
         assert found.isfinite().all()
+
+
+def test_so_it_is_of_a_published_llava(published_models):
+    folder = published_models("llava")
+    whole = LlavaForConditionalGeneration.from_pretrained(folder).eval()
+    language = load_language_model(LanguageSpec(name=str(folder)), torch.float32).eval()
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        found, expected = language(input_ids=ids).logits, whole(input_ids=ids).logits
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 def test_samples_beyond_which_rotations_change_are_refused(compose, stand_in):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import CLIPVisionConfig, MistralConfig
+from transformers import CLIPVisionConfig, Gemma2Config, MistralConfig
 
 from lightning_llava.models.activation_memory import measure_layer, static_bytes
 from lightning_llava.models.activations import LayerBytes
@@ -72,6 +72,14 @@ def test_a_layer_keeps_what_a_built_one_keeps_of_the_whole_pack(clip, mistral):
     assert layer_bytes(language.config, chosen) == measure_layer(
         language, chosen.pack_tokens, CPU, BF16
     )
+
+
+def test_capped_scores_are_counted_as_flash_attn_keeps_them():
+    """Which is nothing: on a CPU there is none, and others keep a score for each pair of tokens."""
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
+    capped, free = (Gemma2Config(**sizes, attn_logit_softcapping=cap) for cap in (50.0, None))
+    assert layer_bytes(capped, settings()) == layer_bytes(free, settings())
+    assert capped.attn_logit_softcapping == 50.0
 
 
 def test_masks_of_dropout_count_one_byte_each(mistral_config):

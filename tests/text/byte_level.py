@@ -10,6 +10,8 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
+from small_tokenizers import BYTE_LEVEL_PATTERN
+
 SPECIAL = [
     "<|begin_of_text|>",
     "<|end_of_text|>",
@@ -31,10 +33,6 @@ SPECIAL = [
     "<think>",
     "</think>",
 ]
-LLAMA_3_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 CORPUS = [
     "system\nYou are a helpful assistant.",
     "user\nWhat color is the bus? Answer the question using a single word or phrase.",
@@ -48,7 +46,7 @@ def make_tokenizer(special=SPECIAL, **settings):
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(LLAMA_3_PATTERN), "isolated"),
+            pre_tokenizers.Split(Regex(BYTE_LEVEL_PATTERN), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

@@ -1,5 +1,6 @@
 """Golden ids of Mistral-7B-v0.1's tokenizer, written out, and what the encoder refuses."""
 
+import pickle
 import re
 from copy import copy
 
@@ -186,6 +187,17 @@ def test_whole_turns_are_dropped_from_the_end(make, room, pairs):
     assert encoded.dropped_turns == 6 - 2 * pairs
     assert encoded.input_ids.tolist() == whole.input_ids.tolist()
     assert encoded.labels.tolist() == whole.labels.tolist()
+
+
+def test_a_data_worker_s_copy_writes_the_same_from_bytes_that_are_made_once(make):
+    encoder = make("saiga_mistral", system="Привет </s>")
+    copied = pickle.loads(pickle.dumps(encoder))
+    assert copied.encode(THREE_TURNS, 1).input_ids.tolist() == (
+        encoder.encode(THREE_TURNS, 1).input_ids.tolist()
+    )
+    assert copied.decode(YEAR) == encoder.decode(YEAR) == "А 1990?"
+    first, again = encoder.__getstate__(), encoder.__getstate__()
+    assert first["_tokenizers"] is again["_tokenizers"]
 
 
 def test_decoding_stops_at_the_terminator(make):

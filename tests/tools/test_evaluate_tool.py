@@ -1,33 +1,26 @@
 """Every kind of model by the same command, also when it is killed on the way."""
 
-import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import yaml
 
 from lightning_llava.evaluation.command import parser
 from lightning_llava.evaluation.ledger import read_ledger
+from tool_files import TOOLS, load_tool
 
-TOOL = Path(__file__).parents[2] / "tools" / "evaluate.py"
 START_LIMIT_S = 120
 """An evaluation that has answered nothing by then never will."""
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("evaluate_tool", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("evaluate")
 
 
 @pytest.fixture(scope="module")
@@ -141,13 +134,20 @@ def test_killed_and_started_again(run, config, published_models, tmp_path):
 
 
 def start(config, model, output, more, *launcher):
-    command = [*(launcher or [sys.executable]), TOOL, "-c", config, "--model", model]
+    command = [
+        *(launcher or [sys.executable]),
+        TOOLS / "evaluate.py",
+        "-c",
+        config,
+        "--model",
+        model,
+    ]
     return subprocess.Popen(
         [*map(str, command), "--output", str(output), *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(TOOL.parents[1])},
+        env=os.environ | {"PYTHONPATH": str(TOOLS.parent)},
     )
 
 

@@ -1,23 +1,16 @@
-import importlib.util
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from lightning_llava.evaluation.ledger import LedgerRow, write_ledger
-
-TOOL = Path(__file__).parents[2] / "tools" / "report.py"
+from ledgers import ledger_row
+from lightning_llava.evaluation.ledger import write_ledger
+from tool_files import load_tool
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("report_tool", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("report")
 
 
 @pytest.fixture
@@ -31,37 +24,16 @@ def printed(tool, capsys):
     return run
 
 
-@pytest.fixture
-def refusal(tool, capsys):
-    """Run the tool, which exits with 2 and one sentence."""
-
-    def run(*arguments):
-        assert tool.main([*map(str, arguments)]) == 2
-        error = capsys.readouterr().err
-        assert error.startswith("error: ")
-        assert error.count("\n") == 1
-        return error
-
-    return run
-
-
 def pope(verdicts, language="en"):
     return [
-        LedgerRow(
+        ledger_row(
             benchmark="pope" if language == "en" else "pope_ru",
-            split="random",
             question_id=str(number),
             image=f"{number // 2}.jpg",
             language=language,
             question="Is there a dog?" if language == "en" else "Есть ли собака?",
-            prompt="?",
             raw_answer="Yes" if verdict == "1" else "No",
-            label="yes",
-            parsed=None,
             correct=verdict == "1",
-            kind="pope",
-            answers=["yes"],
-            types={},
             source=None if language == "en" else "Is there a dog?",
             english=None if language == "en" else ("yes" if verdict == "1" else "no"),
             route=None if language == "en" else "map",

@@ -1,26 +1,20 @@
-import importlib.util
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from lightning_llava.evaluation.ledger import LedgerRow, write_ledger
+from ledgers import ledger_row
+from lightning_llava.evaluation.ledger import write_ledger
 from lightning_llava.evaluation.scorers.dialects import DIALECTS
+from tool_files import load_tool
 
-TOOL = Path(__file__).parents[2] / "tools" / "score.py"
 SUFFIX = "\nAnswer the question using a single word or phrase."
 SPLITS = ("random", "popular", "adversarial")
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("score_tool", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("score")
 
 
 @pytest.fixture
@@ -30,21 +24,6 @@ def scores(tool, capsys):
     def run(*arguments):
         assert tool.main([*map(str, arguments), "--json"]) == 0
         return json.loads(capsys.readouterr().out)
-
-    return run
-
-
-@pytest.fixture
-def refusal(tool, capsys):
-    """Run the tool, which exits with 2 and one sentence."""
-
-    def run(*arguments):
-        assert tool.main([*map(str, arguments)]) == 2
-        printed = capsys.readouterr()
-        assert printed.out == ""
-        assert printed.err.startswith("error: ")
-        assert printed.err.count("\n") == 1
-        return printed.err
 
     return run
 
@@ -175,34 +154,21 @@ def test_the_versions_of_pope_are_told_apart(scores, refusal, tmp_path):
     assert "3,000 rows at HEAD and 2,910 in the version e3e3926" in error
 
 
-def ledger_row(**values):
-    row = {
-        "benchmark": "pope",
-        "split": "random",
-        "question_id": "1",
+def published_row(**changes):
+    """Make a row of `pope_rows`."""
+    published = {
         "image": "images/COCO_val2014_000000000000.jpg",
-        "language": "en",
         "question": "Is there thing 0 in the image?",
         "prompt": "USER: Is there thing 0 in the image? ASSISTANT:",
-        "raw_answer": "Yes",
-        "label": "yes",
-        "parsed": "yes",
-        "correct": True,
-        "kind": "pope",
-        "answers": ["yes"],
-        "types": {},
-        "source": None,
-        "english": None,
-        "route": None,
     }
-    return LedgerRow(**{**row, **values})
+    return ledger_row(**published | changes)
 
 
 def test_a_ledger_brought_back_into_english_is_scored_by_that(scores, tmp_path):
     content = {"1": {"question": "?", "imageId": "n1", "answer": "cat", "isBalanced": True}}
     truth = array(tmp_path / "testdev.json", content)
     common = {"benchmark": "gqa", "kind": "gqa", "split": "testdev", "image": "n1.jpg"}
-    row = ledger_row(**common, question="Кто?", prompt="Кто?", raw_answer="Кот", label="cat")
+    row = published_row(**common, question="Кто?", prompt="Кто?", raw_answer="Кот", label="cat")
     for english, accuracy in [(None, 0.0), ("Cat", 1.0)]:
         write_ledger(tmp_path / "ledger.jsonl", [replace(row, language="ru", english=english)])
         result = scores(
@@ -215,9 +181,9 @@ def test_a_ledger_brought_back_into_english_is_scored_by_that(scores, tmp_path):
 def test_a_ledger_in_russian_takes_the_strict_dialect(scores, refusal, tmp_path):
     second = {"question_id": "2", "question": "Is there thing 1 in the image?", "label": "no"}
     rows = [
-        ledger_row(language="ru", question="Есть ли предмет 0?", raw_answer="Да"),
-        ledger_row(language="ru", **{**second, "question": "Есть ли 1?"}, raw_answer="Нет"),
-        ledger_row(benchmark="gqa", split="testdev"),
+        published_row(language="ru", question="Есть ли предмет 0?", raw_answer="Да"),
+        published_row(language="ru", **{**second, "question": "Есть ли 1?"}, raw_answer="Нет"),
+        published_row(benchmark="gqa", split="testdev"),
     ]
     write_ledger(tmp_path / "ledger.jsonl", rows)
     truth = lines(tmp_path / "coco_pope_random.json", pope_rows(2))
@@ -232,15 +198,15 @@ def test_a_ledger_in_russian_takes_the_strict_dialect(scores, refusal, tmp_path)
     rows[:2] = [replace(row, source=f"Is there thing {n} here?") for n, row in enumerate(rows[:2])]
     write_ledger(tmp_path / "ledger.jsonl", rows)
     assert "was asked 'Is there thing 0 here?'" in refusal(*command)
-    write_ledger(tmp_path / "ledger.jsonl", [ledger_row(split="popular")])
+    write_ledger(tmp_path / "ledger.jsonl", [published_row(split="popular")])
     assert "is of the split 'popular', but --ground-truth gives random" in refusal(*command)
 
 
 def test_a_ledger_is_known_by_its_kinds_whatever_its_benchmarks_are_called(
     scores, refusal, tmp_path
 ):
-    other = ledger_row(benchmark="pope", kind="gqa", split="testdev", question_id="7")
-    write_ledger(tmp_path / "ledger.jsonl", [ledger_row(benchmark="mine"), other])
+    other = published_row(benchmark="pope", kind="gqa", split="testdev", question_id="7")
+    write_ledger(tmp_path / "ledger.jsonl", [published_row(benchmark="mine"), other])
     truth = lines(tmp_path / "coco_pope_random.json", pope_rows(1))
     command = ["--ground-truth", truth, "--predictions", tmp_path / "ledger.jsonl"]
     assert scores("pope", *command)["total"] == 1
@@ -305,7 +271,17 @@ def test_gqa_predictions(scores, refusal, tmp_path):
     assert result["notes"] == ["answers to questions that are not balanced, not scored: 1"]
     accuracies = [numbers["accuracy"] for numbers in result["dialects"].values()]
     assert accuracies == [0.0, 1.0, 1.0, 0.0]
-    assert result["dialects"]["llava"] == {"accuracy": 1.0, "correct": 2, "total": 2}
+    right = {"accuracy": 1.0, "correct": 2, "total": 2}
+    assert result["dialects"]["llava"] == right
+    content["1"]["types"] = {"structural": "verify", "semantic": "attr"}
+    array(truth, content)
+    one = {**right, "correct": 1, "total": 1}
+    assert scores(*command, "--dialect", "llava")["dialects"]["llava"] == {
+        **right,
+        "by_structural": {"verify": one},
+        "by_semantic": {"attr": one},
+        "by_answer_type": {"binary": one},
+    }
     del content["2"]["isBalanced"]
     array(truth, content)
     assert "question 2: no true or false under 'isBalanced'" in refusal(*command)

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import re
 import shlex
@@ -17,18 +16,12 @@ from lightning_llava.data.converters.draft import Reason
 from lightning_llava.data.converters.kinds import KINDS
 from lightning_llava.data.schema import from_json
 from photographs import write_photographs
-
-TOOL = Path(__file__).parents[2] / "tools" / "shards.py"
+from tool_files import load_tool
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("shards_tool", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("shards")
 
 
 @pytest.fixture(autouse=True)

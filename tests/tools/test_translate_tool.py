@@ -1,48 +1,31 @@
-import importlib.util
 import json
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 
-from lightning_llava.evaluation.ledger import LedgerRow, read_ledger, write_ledger
+from ledgers import asked_in_russian
+from lightning_llava.evaluation.ledger import read_ledger, write_ledger
 from lightning_llava.evaluation.translation.command import parser
 from lightning_llava.evaluation.translation.translator import OracleTranslator
+from tool_files import load_tool
 
-TOOL = Path(__file__).parents[2] / "tools" / "translate.py"
 POPE = [
     {"question_id": 1, "image": "a.jpg", "text": "Is there a dog in the image?", "label": "yes"},
     {"question_id": 2, "image": "a.jpg", "text": "Is there a kite in the image?", "label": "no"},
 ]
-ROW = LedgerRow(
-    benchmark="gqa",
-    split="testdev",
-    question_id="1",
-    image="1.jpg",
-    language="ru",
+ROW = asked_in_russian(
     question="Что в небе?",
     prompt="Что в небе?\nОтветь одним словом.",
     raw_answer="Воздушный змей",
     label="kite",
-    parsed=None,
-    correct=None,
-    kind="gqa",
     answers=["kite"],
-    types={},
     source="What is in the sky?",
-    english=None,
-    route=None,
 )
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("translate_tool", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("translate")
 
 
 @pytest.fixture
@@ -52,19 +35,16 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(tool, capsys):
+def run(tool, refusal, capsys):
     """Run the tool, and return what it prints."""
 
     def run(*arguments, code=0):
+        if code == 2:
+            return refusal(*arguments)
         capsys.readouterr()
         assert tool.main([*map(str, arguments)]) == code
-        printed = capsys.readouterr()
-        if code == 2:
-            assert printed.out == ""
-            assert printed.err.startswith("error: ")
-            assert printed.err.count("\n") == 1
-            return printed.err
-        return json.loads(printed.out) if "--json" in arguments else printed.out
+        printed = capsys.readouterr().out
+        return json.loads(printed) if "--json" in arguments else printed
 
     return run
 

@@ -16,8 +16,9 @@ from lightning_llava.data.converters.folder_check import pictures_are_there
 from lightning_llava.data.converters.report import Report
 from lightning_llava.data.converters.task import Written, write_task
 from lightning_llava.data.converters.unfinished import Unfinished
-from lightning_llava.data.interrupts import interrupts_held, take_interrupts
+from lightning_llava.data.interrupts import signals_held
 from lightning_llava.data.shards import NoRoomError
+from lightning_llava.data.workers import follow_parent
 from lightning_llava.errors import SettingError
 
 GO_ON = "give the same command again to go on; finished shards are kept"
@@ -124,7 +125,7 @@ def _worked_on(
             yield task, write_task(task, conversion, unfinished.shard(task.number))
         return
     pool = ProcessPoolExecutor(
-        processes, multiprocessing.get_context("spawn"), initializer=take_interrupts
+        processes, multiprocessing.get_context("spawn"), initializer=follow_parent
     )
     try:
         running: dict[Future[Written], Task] = {}
@@ -135,7 +136,7 @@ def _worked_on(
                     yield running.pop(future), future.result()
             if task:
                 path = unfinished.shard(task.number)
-                with interrupts_held():
+                with signals_held():
                     running[pool.submit(write_task, task, conversion, path)] = task
     finally:
         pool.shutdown(cancel_futures=True)

@@ -37,6 +37,11 @@ class Question:
     history: tuple[str, ...] = ()
     """Questions and answers in turn, before this question in the same conversation."""
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Benchmark, split and id, as in a ledger."""
+        return self.benchmark, self.split, self.question_id
+
     def asked(self, short_answer: Mapping[str, str] | None) -> str:
         """Write the user's turn, without placeholders for the image.
 

@@ -147,9 +147,24 @@ def _read_gqa(path: Path, setting: str) -> Iterator[Truth]:
             (text(record, "answer", where),),
             _optional(record, "imageId"),
             _optional(record, "question"),
+            _gqa_types(record, where),
             source=_optional(record, "source"),
             counts=record["isBalanced"],
         )
+
+
+def _gqa_types(record: dict[str, Any], where: str) -> dict[str, str]:
+    """Return what GQA's own script (eval.py) divides its accuracy by, as far as it is there."""
+    if (published := record.get("types")) is None:
+        return {}  # xGQA's files have none
+    if not isinstance(published, dict):
+        raise SettingError(f"{where}: types are {published!r:.60}, expected an object")
+    types = {
+        way: text(published, way, where) for way in ("structural", "semantic") if way in published
+    }
+    if "structural" in types:
+        types["answer_type"] = "open" if types["structural"] == "query" else "binary"
+    return types
 
 
 def _read_gqa_ru(path: Path, setting: str) -> Iterator[Truth]:

@@ -10,7 +10,6 @@ from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.translation.model_source import ModelSource
 from lightning_llava.evaluation.translation.seq2seq import LENGTH_FACTOR, SPARE
 from lightning_llava.evaluation.translation.translator import Language
-from lightning_llava.hub import check_complete
 
 _NAMES = {"en": "English", "ru": "Russian"}
 _WHOLE = (
@@ -44,14 +43,7 @@ class ChatTranslator:
             )
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        model, info = source.load(
-            AutoModelForCausalLM,
-            use_safetensors=True,
-            dtype=source.dtype,
-            output_loading_info=True,
-        )
-        check_complete(info, source.written, source.setting)
-        self.model: Any = model.eval().to(source.torch_device)
+        self.model: Any = source.load_model(AutoModelForCausalLM)
         self.name = f"{source.version}, chat"
 
     def translate(

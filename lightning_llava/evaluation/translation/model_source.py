@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig
 
 from lightning_llava.errors import SettingError
-from lightning_llava.hub import explain_loading, resolve
+from lightning_llava.hub import check_complete, explain_loading, resolve
 
 _PARTS = ("*.safetensors", "*.json", "*.spm", "*.model", "*.jinja", "*.txt")
 
@@ -51,6 +51,18 @@ class ModelSource:
             return kind.from_pretrained(
                 name, revision=revision, trust_remote_code=False, **settings
             )
+
+    def load_model(self, kind: Any) -> Any:
+        """Load the model whole, ready to translate, on its device.
+
+        Raises:
+            SettingError: it cannot be loaded, or weights are missing.
+        """
+        model, info = self.load(
+            kind, use_safetensors=True, dtype=self.dtype, output_loading_info=True
+        )
+        check_complete(info, self.written, self.setting)
+        return model.eval().to(self.torch_device)
 
     @cached_property
     def version(self) -> str:

@@ -13,7 +13,6 @@ from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.translation.context import extract, in_context
 from lightning_llava.evaluation.translation.model_source import ModelSource
 from lightning_llava.evaluation.translation.translator import Language
-from lightning_llava.hub import check_complete
 from lightning_llava.text.tokenizer import special_id
 
 LENGTH_FACTOR = 3
@@ -47,18 +46,11 @@ class Seq2SeqTranslator:
             # The name says whether sacremoses, which this recommends, was there.
             warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
             self.tokenizer: Any = source.load(AutoTokenizer)
-        model, info = source.load(
-            AutoModelForSeq2SeqLM,
-            use_safetensors=True,
-            dtype=source.dtype,
-            output_loading_info=True,
-        )
-        check_complete(info, source.written, source.setting)
-        self.model: Any = model.eval().to(source.torch_device)
+        self.model: Any = source.load_model(AutoModelForSeq2SeqLM)
         # Marian's would end what does not end by itself, and hide that.
         self.model.generation_config.forced_eos_token_id = None
-        self._positions = getattr(model.config, "max_position_embeddings", sys.maxsize)
-        is_marian = model.config.model_type == "marian"
+        self._positions = getattr(self.model.config, "max_position_embeddings", sys.maxsize)
+        is_marian = self.model.config.model_type == "marian"
         moses = ", sacremoses" if is_marian and find_spec("sacremoses") else ""
         self.name = f"{source.version}, {beams} beams{moses}"
 

@@ -1,10 +1,9 @@
 import os
-from dataclasses import replace
 from importlib import import_module
 
 import pytest
 
-from lightning_llava.evaluation.ledger import LedgerRow
+from ledgers import asked_in_russian
 from lightning_llava.evaluation.translation.cache import CachedTranslator, TranslationCache
 
 
@@ -16,27 +15,8 @@ def pymorphy3():
 
 @pytest.fixture
 def row():
-    """A VQA-like row asked in Russian, to change."""
-    plain = LedgerRow(
-        benchmark="gqa",
-        split="testdev",
-        question_id="1",
-        image="1.jpg",
-        language="ru",
-        question="Какого цвета кошка?",
-        prompt="Какого цвета кошка?\nОтветь одним словом.",
-        raw_answer="белый",
-        label="white",
-        parsed=None,
-        correct=None,
-        kind="gqa",
-        answers=["white"],
-        types={},
-        source="What color is the cat?",
-        english=None,
-        route=None,
-    )
-    return lambda **changes: replace(plain, **changes)
+    """Make a row asked in Russian, but for changes."""
+    return asked_in_russian
 
 
 class Recorder:

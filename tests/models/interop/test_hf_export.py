@@ -4,29 +4,28 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModel, AutoProcessor, LlavaForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoProcessor,
+    LlavaForConditionalGeneration,
+)
 
 import architectures
 import exports
 from lightning_llava.errors import SettingError
 from lightning_llava.export.command import run
 from lightning_llava.export.verify import verify
-from lightning_llava.models.interop import hf
 from lightning_llava.models.trained import read_trained
-from lightning_llava.specs import LearningRates, ProjectorSpec
+from lightning_llava.specs import LearningRates
 
 QUESTION = "What is in picture 3?"
 QUICK = ["llama", "qwen3"]
 EXPRESSIBLE = [name for name in architectures.ARCHITECTURES if name != "gemma2"]
-
-
-def export(checkpoint, folder, *options):
-    arguments = ["--checkpoint", checkpoint, "--output", folder, "--dtype", "float32", *options]
-    assert run([str(argument) for argument in arguments]) == 0
-    return folder
 
 
 def ask(processor, image, system=None):
@@ -49,17 +48,19 @@ def assert_same(checkpoint, folder):
     for shape in exports.SIZES:
         image = exports.make_picture(shape)
         inputs, ids = ask(processor, image), ours.prompt(f"<image>\n{QUESTION}")
-        expected = [processor.image_token_id if index == -200 else index for index in ids]
-        assert inputs["input_ids"][0].tolist() == expected
+        tokens = ours.encoder.image_tokens
+        expected = np.repeat(ids, np.where(ids == -200, tokens, 1))
+        expected[expected == -200] = processor.image_token_id
+        assert inputs["input_ids"][0].tolist() == expected.tolist()
         with torch.no_grad():
             logits = model(**inputs).logits
         theirs = logits[..., : ours.logits(image, ids).shape[-1]]
         assert (theirs - ours.logits(image, ids)).abs().max() <= 1e-5
-        made = model.generate(**inputs, max_new_tokens=12)[0, len(ids) :]
+        made = model.generate(**inputs, max_new_tokens=12)[0, inputs["input_ids"].shape[1] :]
         answer = processor.decode(made, skip_special_tokens=True).strip()
         assert answer == ours.answer(image, ids)
         answers.add(tuple(made.tolist()))
-    assert answers != {()}
+    assert any(answers)
     return model, processor
 
 
@@ -79,7 +80,7 @@ def make(tmp_path_factory):
                 architectures.TEMPLATES[language],
             )
             checkpoint = exports.train(root, *parts, mode=mode, **settings)
-            done[key] = checkpoint, export(checkpoint, root / "exported")
+            done[key] = checkpoint, exports.export(checkpoint, root / "exported")
         return done[key]
 
     return of
@@ -93,9 +94,19 @@ def test_every_language_model(make, language):
     assert_same(*make(language))
 
 
-@pytest.mark.parametrize("tower", ["siglip", pytest.param("siglip2", marks=pytest.mark.slow)])
-def test_every_tower(make, tower):
-    assert_same(*make("llama", tower))
+@pytest.mark.parametrize(
+    ("tower", "mode"),
+    [
+        ("siglip", "pad"),
+        pytest.param("siglip2", "square", marks=pytest.mark.slow),
+        ("dinov2", "square"),
+        pytest.param("dinov2", "pad", marks=pytest.mark.slow),
+    ],
+)
+def test_every_tower(make, tower, mode):
+    checkpoint, folder = make("llama", tower, mode)
+    assert_same(checkpoint, folder)
+    assert "picture_size" not in (folder / "config.json").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -194,50 +205,6 @@ def test_shards_and_16_bits(make, tmp_path):
     for name, value in rounded.items():
         assert value.dtype == torch.bfloat16
         assert torch.allclose(value.float(), exact[name], rtol=2**-7, atol=2**-9)
-
-
-def refused(folder, checkpoint, *options):
-    with pytest.raises(SettingError) as error:
-        export(checkpoint, folder, *options)
-    assert not folder.exists()
-    assert not list(folder.parent.glob(f".{folder.name}*"))
-    return str(error.value)
-
-
-@pytest.mark.parametrize("kind", ["linear", "mlp3x_gelu"])
-def test_another_projector_is_refused(make, tmp_path, kind, monkeypatch):
-    checkpoint = make_untrained("llama", tmp_path, projector=ProjectorSpec(kind))
-    monkeypatch.setattr(hf, "load_merged", None)  # before anything is loaded
-    assert f"model.projector.type is {kind}" in refused(tmp_path / "x", checkpoint)
-
-
-def make_untrained(language, tmp_path, steps=1, **settings):
-    for name in ("vision", "llm"):
-        (tmp_path / name).mkdir()
-    vision = architectures.save_clip(tmp_path / "vision")
-    llm = architectures.ARCHITECTURES[language](tmp_path / "llm")
-    template = architectures.TEMPLATES[language]
-    return exports.train(tmp_path / "run", vision, llm, template, steps=steps, **settings)
-
-
-def test_capped_logits_are_refused(tmp_path):
-    checkpoint = make_untrained("gemma2", tmp_path)
-    assert "caps its logits at 3" in refused(tmp_path / "x", checkpoint)
-
-
-def test_a_quantized_language_model_is_refused(make, tmp_path):
-    content = torch.load(make("llama")[0], weights_only=True)
-    content["model_settings"]["model.language"]["quantization"] = "nf4"
-    torch.save(content, tmp_path / "last.ckpt")
-    assert "in nf4 (model.language.quantization)" in refused(tmp_path / "x", tmp_path / "last.ckpt")
-
-
-def test_a_folder_with_something_in_it_is_left_alone(make, tmp_path):
-    (tmp_path / "x").mkdir()
-    (tmp_path / "x" / "mine").write_text("precious")
-    with pytest.raises(SettingError, match="exists and is not empty"):
-        export(make("llama")[0], tmp_path / "x")
-    assert [path.name for path in tmp_path.rglob("*")] == ["x", "mine"]
 
 
 def spoil_template(folder):
