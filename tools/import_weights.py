@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with whole_or_absent(output) as folder:
             imported = import_weights(Request(**asked), folder, output)
-    except SettingError as error:
+    except (SettingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print("\n".join(report(imported, output)))
@@ -39,10 +39,12 @@ def report(imported: Imported, output: Path) -> list[str]:
     lines += [f"note: {note}" for note in imported.notes]
     run = "python -m lightning_llava"
     if imported.vision is None:
-        stage = f"{run} fit -c configs/stage/align.yaml -c configs/model/clip_vicuna_7b.yaml"
-        return [*lines, f"train:    {stage} -c {config} -c DATA.yaml -c HARDWARE.yaml"]
+        stage = f"{run} fit -c configs/stage/align.yaml -c DATA.yaml -c HARDWARE.yaml"
+        return [*lines, f"train:    {stage} -c {config}"]
     start, lora = f"--model.init_from {shlex.quote(weights)}", imported.lora
     adapters = f" --model.lora.r {lora.r} --model.lora.alpha {lora.alpha}" if lora else ""
+    if bits := imported.language.quantization:
+        start += f" --model.language.quantization {bits}"
     return [
         *lines,
         f"train:    {run} fit -c configs/stage/lora.yaml -c DATA.yaml -c HARDWARE.yaml "

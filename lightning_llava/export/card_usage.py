@@ -22,31 +22,35 @@ answer = model.generate(**inputs, max_new_tokens=64)[0, inputs["input_ids"].shap
 print(processor.decode(answer, skip_special_tokens=True))
 ```
 
-`FOLDER` is this repository. `backend="pil"` gives the pixels of training where
-torchvision is installed, too. A message of the role `system` takes the place of the system text it
-was trained with, where it has one. Text that spells a special token becomes that token, unless
+`FOLDER` is this repository. `backend="pil"` gives the pixels of training where torchvision is
+installed, too. A message of the role `system` takes the place of the system text it was trained
+with, where it has one. Text that spells a special token becomes that token, unless
 `apply_chat_template` is given `sanitize_control_tokens=True`.
 """
 
-BACK = """\
-```bash
-python tools/import_weights.py --source FOLDER --output model
+ADAPTER = """\
+The adapter alone, on the LLM that `adapter_config.json` names:
+
+```python
+from peft import AutoPeftModelForCausalLM
+
+model = AutoPeftModelForCausalLM.from_pretrained("FOLDER")
 ```
 
-of lightning_llava prints the lines that train, validate and measure it. `FOLDER` is this
-repository.
+With the projector (`projector.safetensors`) and the vision tower, in this project's repository:
+
+```bash
+python tools/import_weights.py --source FOLDER --output imported
+python tools/evaluate.py -c configs/eval/pope.yaml --model imported/weights.ckpt --output runs/eval
+```
 """
+LLAVA = """\
+```bash
+python -m llava.serve.cli --model-path FOLDER --image-file photo.jpg
+```
 
-ADAPTER = f"""\
-Adapters on the language model, which `PeftModel.from_pretrained` loads onto it, and the projector,
-`projector.safetensors`. With pictures:
-
-{BACK}"""
-
-LLAVA = f"""\
-A checkpoint for the code of haotian-liu/LLaVA, under a folder name that contains `llava`, and
-`mistral` for a Mistral. Without that code:
-
-{BACK}"""
+with the code of haotian-liu/LLaVA, which goes by the folder's name: it must contain `llava`, and
+`mistral` for a Mistral.
+"""
 
 USAGE = {"hf": HF, "adapter": ADAPTER, "llava": LLAVA}

@@ -104,10 +104,13 @@ def test_a_streaming_run_has_no_list_of_sources(tmp_path, trained, encoder):
     assert "came from a stream" in write(tmp_path, trained, encoder)
 
 
-@pytest.mark.parametrize("form", ["adapter", "llava"])
-def test_other_formats_say_how_they_come_back(tmp_path, trained, encoder, form):
+@pytest.mark.parametrize(
+    ("form", "used"),
+    [("adapter", "import_weights.py --source FOLDER"), ("llava", "llava.serve.cli")],
+)
+def test_other_formats_say_how_they_are_used(tmp_path, trained, encoder, form, used):
     text = write(tmp_path, trained, encoder, form=form)
-    assert "import_weights.py --source FOLDER" in text
+    assert used in text
     assert "LlavaForConditionalGeneration" not in text
 
 

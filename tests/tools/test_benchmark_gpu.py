@@ -359,6 +359,8 @@ def test_a_rung_is_ended_at_the_limit_with_its_children(tmp_path):
 def test_an_interrupted_ladder_leaves_nothing_behind(number, tmp_path):
     path = tmp_path / "pids"
     script = (
+        # A shell lets what it starts in the background ignore Ctrl-C.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "import sys; from pathlib import Path; from benchmark_gpu import run_process;"
         f"run_process([sys.executable, '-c', {FAMILY!r}, {str(path)!r}], Path('log'), 60)"
     )

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 import layouts
 from lightning_llava.evaluation.command import run as evaluate
 from lightning_llava.evaluation.ledger import read_ledger
-from parsing import stack
+from parsing import parse, stack
 from runs import command_line
 
 ROOT = Path(__file__).parents[2]
@@ -101,3 +102,16 @@ def test_the_printed_lines_train_validate_and_measure(tool, source, demo_world, 
     )
     assert validated == measured
     assert len(validated) == 12
+
+
+def test_the_printed_line_for_an_llm_alone(tool, demo_world, tmp_path, capsys):
+    language = AutoModelForCausalLM.from_pretrained(demo_world / "mini_mistral")
+    layouts.save_adapter(language, tmp_path / "lora", demo_world / "mini_mistral", ["q_proj"], True)
+    output = tmp_path / "out"
+    given = ["--source", tmp_path / "lora", "--output", output, "--template", "saiga_mistral"]
+    assert tool.main([str(word) for word in given]) == 0
+    line = capsys.readouterr().out.splitlines()[-1].partition("train:")[2]
+    files = {"DATA.yaml": "configs/data/lcs558k.yaml", "HARDWARE.yaml": "configs/hardware/cpu.yaml"}
+    model = parse(*(files.get(word, word) for word in shlex.split(line)[3:]))["model"]
+    assert model["language"]["name"] == str(output / "language")
+    assert model["language"]["template"] == "saiga_mistral"

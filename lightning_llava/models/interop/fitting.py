@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
 
 from lightning_llava.errors import SettingError
 from lightning_llava.models.checkpoint import few
@@ -48,10 +49,11 @@ def fit_language(config: PretrainedConfig, tensors: Tensors, setting: str) -> Te
         else:
             config.tie_word_embeddings = False
     skeleton = language_skeleton(config)
-    expected = shapes_of(skeleton)
-    tied = expected.keys() - dict(skeleton.named_parameters()).keys()  # second names of a weight
-    missing = {name: shape for name, shape in expected.items() if name not in tied}
-    compare(missing | {n: expected[n] for n in tied & tensors.keys()}, tensors, setting, "the LLM")
+    names = {name for name, _ in (*skeleton.named_parameters(), *skeleton.named_buffers())}
+    tied = skeleton.state_dict().keys() - names  # second names of a weight
+    expected = published_shapes(skeleton, tensors)
+    wanted = {n: shape for n, shape in expected.items() if n not in tied or n in tensors}
+    compare(wanted, tensors, setting, "the LLM")
     return tensors
 
 
@@ -74,13 +76,14 @@ def fit_tower(
     if cut:
         config.num_hidden_layers, spec = len(layers), replace(spec, layer=-1)
     with torch.device("meta"):
-        expected = shapes_of(AutoModel.from_config(config, trust_remote_code=False))
-    prefix = with_prefix_of(tensors, expected)
+        skeleton: PreTrainedModel = AutoModel.from_config(config, trust_remote_code=False)
+    prefix = with_prefix_of(tensors, skeleton.state_dict())
     tensors = {
         prefix + name: tensor
         for name, tensor in tensors.items()
         if not is_leftover(name) and not name.startswith("head.")
     }
+    expected = published_shapes(skeleton, tensors)
     for name, shape in expected.items() if cut else ():
         if name not in tensors and name.removeprefix(prefix).startswith(AFTER_THE_LAYERS):
             tensors[name] = stored(torch.zeros(shape))
@@ -114,6 +117,15 @@ def fit_projector(
         expected = shapes_of(build_projector(kind, *widths))
     compare(expected, tensors, setting, f"a projector between {parts}")
     return kind
+
+
+def published_shapes(model: PreTrainedModel, found: Tensors) -> dict[str, tuple[int, ...]]:
+    """Name a model's weights with their shapes, as files do: not always as the model itself."""
+    own = shapes_of(model)
+    if own.keys() <= found.keys():
+        return own
+    published = revert_weight_conversion(model, model.state_dict())
+    return {name: tuple(value.shape) for name, value in published.items()}
 
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -9,6 +9,7 @@ from transformers import GenerationConfig, LlavaConfig, PreTrainedConfig, PreTra
 from lightning_llava.errors import SettingError
 from lightning_llava.geometry import has_cls, load_vision_config, num_front_tokens
 from lightning_llava.models.head import find_head
+from lightning_llava.models.interop.source import TEMPLATE_FIELD
 from lightning_llava.models.llava import Llava
 from lightning_llava.models.trained import Trained
 from lightning_llava.specs import VisionSpec
@@ -99,6 +100,7 @@ def llava_config(
         tie_word_embeddings=bool(text.tie_word_embeddings),
     )
     config.pad_token_id = tokenizer.pad_token_id
+    setattr(config, TEMPLATE_FIELD, trained.language.template)
     parts: list[Any] = [config, config.text_config, config.vision_config]
     for part in parts:
         part.dtype = dtype

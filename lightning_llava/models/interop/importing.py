@@ -246,8 +246,8 @@ def _write_checkpoint(path: Path, state: dict[str, Tensor], parts: Any, source: 
 
 
 def _chosen(spec: LanguageSpec) -> dict[str, Any]:
-    """Name what is not the default, and always LLM and template."""
-    defaults = asdict(LanguageSpec())
+    """Name LLM and template, and what is not the default; quantization is up to the hardware."""
+    defaults = asdict(LanguageSpec(quantization=spec.quantization))
     return {
         key: value
         for key, value in asdict(spec).items()

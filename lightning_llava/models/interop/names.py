@@ -87,14 +87,6 @@ def peft_name(name: str) -> str | None:
     return match and f"base_model.model.{match[1]}.weight"
 
 
-def merged_name(name: str) -> str | None:
-    """Name a weight of a `Llava` whose adapters are merged as if it had never had any.
-
-    None for the adapters themselves.
-    """
-    return None if ".lora_" in name else name.replace(".base_layer.", ".")
-
-
 def original_name(name: str) -> str:
     """Name a weight of `Llava`, adapters merged, as the original code does."""
     part, _, rest = name.partition(".")

@@ -9,8 +9,7 @@ from transformers import GenerationConfig
 from lightning_llava.errors import SettingError
 from lightning_llava.models.interop.merged import load_merged
 from lightning_llava.models.interop.names import original_name
-from lightning_llava.models.interop.read_original import TEMPLATE_FIELD
-from lightning_llava.models.interop.source import absolute
+from lightning_llava.models.interop.source import TEMPLATE_FIELD, absolute
 from lightning_llava.models.interop.tokenizer_files import copy_tokenizer
 from lightning_llava.models.interop.weight_files import save_weights, stored, write_json
 from lightning_llava.models.llava import Llava

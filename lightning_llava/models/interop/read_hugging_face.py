@@ -9,8 +9,8 @@ from lightning_llava.errors import SettingError
 from lightning_llava.geometry import has_cls
 from lightning_llava.hub import explain_loading
 from lightning_llava.models.interop.names import HUGGING_FACE
-from lightning_llava.models.interop.read_original import TEMPLATE_FIELD, load_processor, split
-from lightning_llava.models.interop.source import SETTING, Request, Source
+from lightning_llava.models.interop.read_original import load_processor, split
+from lightning_llava.models.interop.source import SETTING, TEMPLATE_FIELD, Request, Source
 from lightning_llava.models.interop.weight_files import read_weights
 from lightning_llava.specs import LanguageSpec, VisionSpec
 

@@ -17,6 +17,7 @@ from lightning_llava.models.interop.source import (
     BESIDE_LORA,
     PROJECTOR_FILES,
     SETTING,
+    TEMPLATE_FIELD,
     ImageMode,
     Kind,
     Request,
@@ -38,8 +39,6 @@ LANGUAGE_TYPES = {
     "llava_mistral": "mistral",
 }
 """Decoders of the original code; others (MPT, …) compute in ways of their own."""
-TEMPLATE_FIELD = "lightning_llava_template"
-"""Of our own exports' config.json: the conversation template it was trained with."""
 DEFAULT_TOWER = VisionSpec().name
 
 

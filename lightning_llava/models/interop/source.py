@@ -20,6 +20,8 @@ SETTING = "--source"
 PROJECTOR_FILES = ("mm_projector.bin", "mm_projector.safetensors")
 BESIDE_LORA = "non_lora_trainables.bin"
 OUR_PROJECTOR, OUR_SETTINGS = "projector.safetensors", "lightning_llava.json"
+TEMPLATE_FIELD = "lightning_llava_template"
+"""Of our own exports' config.json: the conversation template it was trained with."""
 TEXT_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 TRAINING_LEFTOVERS = ("training_args.bin", "optimizer*", "scheduler*", "rng_state*")
 

@@ -9,12 +9,16 @@ from transformers import AutoModelForCausalLM
 
 import layouts
 from layouts import assert_equals_twin, load, take_over
+from lightning_llava.data.collate import collate_padded
 from lightning_llava.errors import SettingError
+from lightning_llava.export.command import run
+from lightning_llava.geometry import load_vision_config, vision_geometry
 from lightning_llava.models.interop.adapter import export_adapter
 from lightning_llava.models.interop.original import export_llava
 from lightning_llava.models.interop.weight_files import read_weights
-from lightning_llava.models.trained import read_trained
+from lightning_llava.models.trained import build_trained, read_trained
 from lightning_llava.text.conversation import ConversationEncoder
+from tiny import row
 
 both = pytest.mark.parametrize("twin", ["llama", "mistral"], indirect=True)
 
@@ -154,3 +158,25 @@ def test_what_the_original_code_lacks_is_refused(own_twin, siglip, tmp_path):
     layouts.write_json(config, json.loads(config.read_text()) | {"rope_parameters": scaled})
     with pytest.raises(SettingError, match="rotations are of type 'llama3'"):
         export(export_llava, adapted, tmp_path / "two")
+
+
+@pytest.mark.parametrize("form", ["adapter", "llava"])
+def test_a_run_s_checkpoint_goes_out_by_the_tool_and_comes_back(short_run, tmp_path, form):
+    checkpoint = short_run / "checkpoints/last.ckpt"
+    given = ["--checkpoint", checkpoint, "--output", tmp_path / "out", "--format", form]
+    assert run([*map(str, given), "--dtype", "float32"]) == 0
+    assert (tmp_path / "out/README.md").is_file()
+    take_over(tmp_path / "out", tmp_path / "back", template=None)
+    found, expected = (own_logits(path) for path in (tmp_path / "back/weights.ckpt", checkpoint))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def own_logits(checkpoint):
+    trained = read_trained(checkpoint, "test")
+    geometry = vision_geometry(load_vision_config(trained.vision), trained.vision)
+    model = build_trained(trained, ConversationEncoder(trained.language, geometry.image_tokens))
+    one = row("a", 14, 1, 5, seed=3)
+    drawn = torch.Generator().manual_seed(0)
+    one.pixels[:] = [torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=drawn)]
+    return model.eval().logits(collate_padded([one], geometry.image_tokens, geometry.image_size))
