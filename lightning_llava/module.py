@@ -267,6 +267,8 @@ class LlavaModule(LightningModule):
         """
         training = self._trainer is not None and self.trainer.state.fn == "fit"
         saved, present = checkpoint["model_settings"], self.settings()
+        # With the defaults of what was no setting yet.
+        saved["model.vision"] = asdict(VisionSpec(**saved["model.vision"]))
         keys = (
             present.keys()
             if training

@@ -123,7 +123,7 @@ def test_tokens(shards, tokenizer_folder, encoder, capsys):
     options = ["--tokenizer", tokenizer_folder, "--template", "mistral_instruct"]
     code, found = call_json(capsys, *shards, *options, "--image-tokens", "16")
     lengths = [
-        encoder.length(encoder.encode(turns, images).input_ids)
+        encoder.encode(turns, images).length
         for turns, images in (
             *[(parsed(QUESTION), 1)] * 3,
             (parsed(says("Привет", "Да", "Ещё", "Нет")), 0),
