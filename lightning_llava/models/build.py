@@ -1,6 +1,5 @@
 """Build a Llava from its specs: load, add adapters, decide what trains and in which type."""
 
-import math
 from collections.abc import Iterator
 from typing import Literal, cast
 
@@ -15,7 +14,8 @@ from lightning_llava.models.llava import Llava
 from lightning_llava.models.lora import add_lora, is_lora
 from lightning_llava.models.projector import build_projector
 from lightning_llava.models.quantization import check_frozen
-from lightning_llava.models.vision import VisionTower, load_vision_tower
+from lightning_llava.models.tiles import build_newline
+from lightning_llava.models.vision import load_vision_tower
 from lightning_llava.specs import LanguageSpec, LearningRates, LoraSpec, ProjectorSpec, VisionSpec
 
 Part = Literal["projector", "lora", "language", "vision"]
@@ -66,17 +66,10 @@ def build_llava(
         add_lora(decoder, lora)
     embeddings = cast(nn.Embedding, decoder.get_input_embeddings())
     joint = build_projector(projector.type, tower.width, embeddings.weight.shape[1])
-    model = Llava(tower, joint, decoder, _newline(tower, embeddings))
+    newline = build_newline(tower.geometry.tiling, embeddings.weight.shape[1])
+    model = Llava(tower, joint, decoder, newline)
     set_trainable(model, learning_rate)
     return model.eval()
-
-
-def _newline(tower: VisionTower, embeddings: nn.Embedding) -> nn.Parameter | None:
-    """Draw any resolution's newline as LLaVA-NeXT does (llava_arch.py), of the size of a token."""
-    if tower.geometry.tiling is None:
-        return None
-    width = embeddings.weight.shape[1]
-    return nn.Parameter(torch.randn(width) / math.sqrt(width))
 
 
 def set_trainable(model: nn.Module, learning_rate: LearningRates) -> None:

@@ -4,14 +4,20 @@
 which takes every feature alone, and newlines are put in behind it.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_llava.tiling import NEWLINE, Size, Tiling
+
+
+def build_newline(tiling: Tiling | None, llm_width: int) -> nn.Parameter | None:
+    """Draw the newline as LLaVA-NeXT does (llava_arch.py); without tiles there is none."""
+    return nn.Parameter(torch.randn(llm_width) / math.sqrt(llm_width)) if tiling else None
 
 
 def reading_order(sizes: Sequence[Size], tiling: Tiling, found: int) -> Int64[Tensor, " features"]:
