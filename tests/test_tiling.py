@@ -1,5 +1,8 @@
 """Grids, sizes and numbers of features, against transformers' LLaVA-NeXT."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +57,18 @@ def test_the_default_grids_are_llava_1_6s():
     assert TILINGS["clip"].most_tokens == 2928 - 576
     assert TILINGS["clip"].tokens_of((900, 600)) == 32 * 49
     assert TILINGS["clip"].tokens_of((672, 672)) == 48 * 49
+
+
+def test_the_documentation_s_table_is_computed():
+    text = (Path(__file__).parents[1] / "docs/data.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\| (\d+) x (\d+) \| (\d) x (\d) \| 576 \+ (\d+) \* (\d+) = (\d+)", text)
+    assert len(rows) == 4
+    tiling = TILINGS["clip"]
+    for width, height, *found in (map(int, row) for row in rows):
+        kept_rows, kept_columns = tiling.kept((width, height))
+        features = 576 + tiling.tokens_of((width, height))
+        grid = tiling.grid_of((width, height))
+        assert found == [*grid, len(kept_rows), len(kept_columns) + 1, features]
 
 
 @pytest.mark.parametrize("name", TILINGS)
