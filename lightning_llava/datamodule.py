@@ -155,6 +155,11 @@ class ShardDataModule(LightningDataModule):
         # Before the weights are read: a fork server takes seconds of its own.
         self.worker_context = worker_context(self.num_workers, self._trainer.world_size)
         self.transform = ImageTransform(self.vision, self.image_mode, self.image_backend)
+        if self.vision.any_resolution:
+            rank_zero_info(
+                "data: pictures are shown whole and in tiles (model.vision.any_resolution), so "
+                "data.image_mode has no part in them"
+            )
         # Read before the model is loaded: a wrong file shall not take minutes to be found.
         self._read_questions(stage)
         if stage == "fit" and self.dataset is None:

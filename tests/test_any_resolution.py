@@ -57,7 +57,8 @@ def fit(world, shards, root, *more):
     benchmark = {"files": files(world), "images": str(world / "images"), "subset": 6}
     command_line(
         *("fit", "-c", CONFIGS / "stage/lora.yaml", "-c", CONFIGS / "hardware/cpu.yaml"),
-        *("-c", CONFIGS / "model/llava_next_saiga_mistral_7b.yaml"),
+        *("-c", CONFIGS / "model/clip_saiga_mistral_7b.yaml"),
+        *("-c", CONFIGS / "pictures/any_resolution.yaml"),
         *("--model.vision.name", world / "mini_clip", "--model.language.name"),
         *(world / "mini_mistral", "--model.lora", "{r: 8, alpha: 16, dropout: 0.05}"),
         *("--data.sources", json.dumps({"crops": {"shards": str(shards)}})),
@@ -129,6 +130,17 @@ def test_it_starts_from_a_stage_of_single_squares(demo_world, short_run):
     for name, weight in module.llava.projector.state_dict().items():
         assert torch.equal(weight, before[f"llava.projector.{name}"])
     assert module.llava.image_newline.requires_grad
+
+
+def test_a_checkpoint_from_before_the_setting_was_one_of_squares(demo_world, short_run):
+    checkpoint = torch.load(short_run / "checkpoints/last.ckpt", weights_only=True)
+    vision = checkpoint["model_settings"]["model.vision"]
+    del vision["any_resolution"], vision["grids"]
+    settings = {"language": language(demo_world, max_length=2048), "lora": LoraSpec()}
+    make_module(demo_world, **settings).on_load_checkpoint(checkpoint)
+    tiled = VisionSpec(name=str(demo_world / "mini_clip"), any_resolution=True)
+    with pytest.raises(SettingError, match=r"any_resolution is True but the checkpoint has False"):
+        make_module(demo_world, vision=tiled, **settings).on_load_checkpoint(checkpoint)
 
 
 def test_a_stage_of_single_squares_does_not_start_from_it(whole, demo_world):
