@@ -27,6 +27,7 @@ def shown_pictures(source: Source, request: Request) -> VisionSpec:
         grids = grids_of(source.pinpoints, vision_geometry(config, vision).image_size, SETTING)
         vision = replace(vision, any_resolution=True, grids=grids)
         vision_geometry(config, vision)  # refuses features and grids that ours cannot take
+    if vision.any_resolution and source.kind != "adapter":  # which says its own
         source.language.max_length = MAX_LENGTH
     if vision.any_resolution != (source.newline is not None):
         found = "no" if vision.any_resolution else "an"

@@ -74,7 +74,7 @@ def test_a_bare_projector_with_its_newline(twin, tmp_path):
     torch.save(twin.projector("base_model.model."), file)
     parts = {"base": str(twin.base), "vision": str(twin.tower)}
     imported = take_over(file, tmp_path / "out", **parts)
-    assert imported.vision.grids == GRIDS
+    assert (imported.vision.grids, imported.language.max_length) == (GRIDS, 4096)
     assert any("LLaVA 1.6's were taken" in note for note in imported.notes)
     assert_equals_twin(tmp_path / "out", twin)
 
