@@ -10,8 +10,14 @@ from lightning_llava.errors import SettingError
 from lightning_llava.geometry import load_vision_config
 from lightning_llava.hub import explain_loading, resolve
 from lightning_llava.models.checkpoint import few
-from lightning_llava.models.interop.fitting import TABLE
-from lightning_llava.models.interop.names import ORIGINAL, bare_projector_name, is_leftover, place
+from lightning_llava.models.interop.fitting import HEAD, TABLE
+from lightning_llava.models.interop.names import (
+    HUGGING_FACE,
+    ORIGINAL,
+    bare_projector_name,
+    is_leftover,
+    place,
+)
 from lightning_llava.models.interop.peft_adapter import Adapters, merge, read_adapters
 from lightning_llava.models.interop.source import (
     BESIDE_LORA,
@@ -31,6 +37,7 @@ from lightning_llava.models.interop.weight_files import (
     read_json,
     read_weights,
 )
+from lightning_llava.models.language import load_language_config
 from lightning_llava.specs import LanguageSpec, VisionSpec
 
 LANGUAGE_TYPES = {
@@ -63,10 +70,7 @@ def read_lora(folder: Path, request: Request) -> Source:
     config = read_json(folder / "config.json", SETTING)
     source = _read_settings("llava_lora", config, request)
     adapters = read_adapters(folder, SETTING)
-    base = request.base or adapters.base
-    if not base:
-        raise SettingError(f"{SETTING}: the adapter names no LLM it was trained on: add --base")
-    source.language.name = base
+    name_base(source.language, adapters, request)
     source.projector = read_projector(folder / BESIDE_LORA)
     if request.merge:
         merge_into(source, adapters)
@@ -137,11 +141,30 @@ def read_projector(file: Path) -> Tensors:
     return {name: tensor for name, tensor in named.items() if name is not None}
 
 
+def name_base(language: LanguageSpec, adapters: Adapters, request: Request) -> None:
+    """Say which LLM adapters are for.
+
+    Raises:
+        SettingError: nobody says.
+    """
+    if not (request.base or adapters.base):
+        raise SettingError(f"{SETTING}: the adapter names no LLM it was trained on: add --base")
+    own = (adapters.base or "", adapters.revision)
+    language.name, language.revision = (request.base, None) if request.base else own
+
+
 def merge_into(source: Source, adapters: Adapters) -> None:
     """Give a source the weights of the LLM that it names, with adapters folded into them."""
     folder = fetch(source.language.name, source.language.revision, "--base")
-    source.llm = merge(read_weights(folder, "model", "--base"), adapters, SETTING)
-    source.llm_config = load_language_config(source.language)
+    source.llm_config = load_base_config(source.language)
+    weights = read_weights(folder, "model", "--base")
+    if any("language_model." in name for name in weights):  # it is half of the model (Gemma 3)
+        places = {name: place(name, HUGGING_FACE) for name in weights}
+        weights = {p[1]: weights[name] for name, p in places.items() if p and p[0] == "language"}
+    source.llm = merge(weights, adapters, SETTING)
+    if source.llm_config.tie_word_embeddings and TABLE in adapters.whole.keys() & weights.keys():
+        # Saved by itself, the table was trained by itself: beside it, peft leaves the head alone.
+        source.llm.setdefault(HEAD, weights[TABLE])
     if (table := adapters.whole.get(TABLE)) is not None:
         source.llm_config.vocab_size = table.shape[0]
     source.tokenizer = replace(source.language)
@@ -170,7 +193,7 @@ def tokenizer_of(folder: Path, otherwise: LanguageSpec) -> LanguageSpec:
     return LanguageSpec(name=str(folder)) if has_tokenizer(folder) else otherwise
 
 
-def load_language_config(spec: LanguageSpec) -> PretrainedConfig:
+def load_base_config(spec: LanguageSpec) -> PretrainedConfig:
     """Load the config of the LLM that a source names.
 
     Raises:
@@ -179,12 +202,12 @@ def load_language_config(spec: LanguageSpec) -> PretrainedConfig:
     name = resolve(spec.name, "--base")
     with explain_loading(spec.name, "--base"):
         content, _ = PretrainedConfig.get_config_dict(name, revision=spec.revision)
-        if content.keys() & {"mm_vision_tower", "vision_config"}:
-            raise SettingError(
-                f"--base: {spec.name!r} is no LLM but a LLaVA; import that first, and name the "
-                "folder language/ of what is written by --base"
-            )
-        return AutoConfig.from_pretrained(name, revision=spec.revision, trust_remote_code=False)
+    if "mm_vision_tower" in content:
+        raise SettingError(
+            f"--base: {spec.name!r} is no LLM but a LLaVA; import that first, and name the "
+            "folder language/ of what is written by --base"
+        )
+    return load_language_config(spec, "--base")
 
 
 def load_tower_config(spec: VisionSpec) -> PretrainedConfig:
