@@ -103,6 +103,9 @@ def test_an_index_that_points_out_of_its_folder(twin, tmp_path, refused):
     layouts.write_json(index, content)
     torch.save({}, tmp_path / "elsewhere.bin")
     assert "(first: '../elsewhere.bin')" in refused(source)
+    content["weight_map"]["lm_head.weight"] = ["a list"]
+    layouts.write_json(index, content)
+    assert "(first: ['a list'])" in refused(source)
 
 
 def test_a_cut_off_index_or_config(twin, tmp_path, refused):
@@ -138,6 +141,24 @@ def test_a_missing_half_of_the_projector(twin, tmp_path, refused):
     )
     said = refused(source)
     assert "2 names (0.bias, 0.weight), expected those of mlp2x_gelu" in said
+
+
+def test_a_whole_projector_that_is_missing(tmp_path, refused):
+    """Not even where tower and LLM are as wide as each other: it would pass for the identity."""
+    twin = Twin(tmp_path / "twin", "llama", width=32)
+    source = twin.save_hugging_face(tmp_path / "source", old=False)
+    weights = {
+        k: v for k, v in twin.hugging_face_weights(old=False).items() if "projector" not in k
+    }
+    save_file(weights, source / "model.safetensors")
+    assert "0 names, expected those of linear or mlpNx_gelu" in refused(source)
+
+
+def test_a_lora_folder_without_its_projector(twin, tmp_path, refused):
+    """What is left would pass for adapters of an LLM alone."""
+    source = twin.save_lora(tmp_path / "source")
+    (source / "non_lora_trainables.bin").unlink()
+    assert "non_lora_trainables.bin' does not exist" in refused(source)
 
 
 def test_another_vocabulary_than_config_json_says(twin, tmp_path, refused):
@@ -184,6 +205,13 @@ def test_adapters_that_are_more_than_lora(twin, tmp_path, refused):
     config = source / "adapter_config.json"
     layouts.write_json(config, json.loads(config.read_text()) | {"peft_type": "IA3"})
     assert "peft_type IA3" in refused(source)
+    source = twin.save_lora(tmp_path / "pissa")
+    config = source / "adapter_config.json"
+    content = json.loads(config.read_text())
+    layouts.write_json(config, content | {"init_lora_weights": "pissa_niter_4"})
+    assert "init_lora_weights: pissa_niter_4; expected plain LoRA" in refused(source)
+    layouts.write_json(config, content | {"lora_alpha": None})
+    assert "lora_alpha None, expected a number" in refused(source)
 
 
 def test_half_an_adapter(twin, tmp_path, refused):
