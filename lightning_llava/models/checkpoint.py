@@ -15,11 +15,11 @@ from lightning_llava.models.sharding import shard_like
 
 
 def checkpoint_names(model: Llava) -> set[str]:
-    """Name the parameters a checkpoint holds: all that train, and always projector and adapters."""
+    """Name the parameters a checkpoint holds: all that train or ever did, projector, adapters."""
     return {
         name
         for part, name, parameter in named_parts(model)
-        if parameter.requires_grad or part in ("projector", "lora")
+        if parameter.requires_grad or part in ("projector", "lora") or name in model.taken_over
     }
 
 
@@ -55,6 +55,7 @@ def load_checkpoint_state(
             f"{few('shaped differently', reshaped)}. {_likely_cause(unexpected, reshaped)}"
         )
     model.load_state_dict(shard_like(model, state), strict=False)
+    model.taken_over.update(state)
     return missing
 
 

@@ -1,15 +1,12 @@
 """`tools/export.py` as a program."""
 
-import runpy
-from pathlib import Path
-
-main = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "export.py"))["main"]
+from tool_files import load_tool
 
 
 def test_a_wrong_checkpoint_ends_in_a_sentence(tmp_path, capsys):
     (tmp_path / "x.ckpt").write_text("no checkpoint")
     options = ["--checkpoint", tmp_path / "x.ckpt", "--output", tmp_path / "y"]
-    assert main(list(map(str, options))) == 2
+    assert load_tool("export").main(list(map(str, options))) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: --checkpoint: ")
     assert "expected a .ckpt that fit wrote" in error

@@ -1,9 +1,7 @@
 """What is damaged, dangerous or of another model is refused in a sentence; nothing is left."""
 
-import importlib.util
 import json
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,18 +9,12 @@ from safetensors.torch import save_file
 
 import layouts
 from layouts import Twin
-
-TOOL = Path(__file__).parents[3] / "tools" / "import_weights.py"
+from tool_files import load_tool
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("import_weights_tool", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("import_weights")
 
 
 @pytest.fixture
