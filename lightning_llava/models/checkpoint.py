@@ -139,6 +139,11 @@ def few(title: str, names: list[str]) -> str:
 def _likely_cause(unexpected: list[str], reshaped: list[str]) -> str:
     if any(".lora_" in name for name in unexpected):
         return "It holds LoRA adapters: set model.lora as it was trained, or merge them first."
+    if any(name.startswith("language.") for name in unexpected) and not reshaped:
+        return (
+            "It holds an LLM that was trained itself. To put adapters on that, take it out by "
+            "tools/export.py and in again by tools/import_weights.py; or set model.lora: null."
+        )
     if "image_newline" in unexpected:
         return "It was trained with model.vision.any_resolution: true; set that."
     if any(".lora_" in name for name in reshaped):

@@ -193,22 +193,26 @@ def test_adapters_of_an_llm_are_merged_into_it(twin, tmp_path):
 )
 def test_what_is_trained_beside_layers_is_taken_as_peft_takes_it(twin, tmp_path, settings, tied):
     """peft saves a head that it adapts, and leaves a tied one behind where it trains the table."""
-    config = Qwen2Config(**twin.model.config.text_config.to_dict() | {"tie_word_embeddings": tied})
+    torch.manual_seed(0)
+    more = {"tie_word_embeddings": tied, "initializer_range": 0.2}
+    config = Qwen2Config(**twin.model.config.text_config.to_dict() | more)
     base, source = tmp_path / "base", tmp_path / "source"
     layouts.save_language(Qwen2ForCausalLM(config), base, twin.tokenizer)
     language = AutoModelForCausalLM.from_pretrained(base)
     layouts.save_adapter(language, source, base, ["q_proj"], True, **settings)
     file = source / "adapter_model.safetensors"
     saved = load_file(file)
-    drawn = {k: torch.randn_like(v) for k, v in saved.items() if "base_layer.weight" not in k}
+    drawn = {k: 0.2 * torch.randn_like(v) for k, v in saved.items() if "base_layer.weight" not in k}
     save_file(saved | drawn, file)
     take_over(source, tmp_path / "out")
     found = AutoModelForCausalLM.from_pretrained(tmp_path / "out/language").eval()
     with layouts.peft_as_it_is(), torch.no_grad():
-        adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), source)
-        ids = torch.arange(3, 20)[None]
+        plain, ids = AutoModelForCausalLM.from_pretrained(base), torch.arange(3, 20)[None]
+        before = plain(ids).logits
+        adapted = PeftModel.from_pretrained(plain, source)
         expected = adapted.eval()(ids).logits
         torch.testing.assert_close(found(ids).logits, expected, atol=1e-4, rtol=1e-4)
+        assert (expected - before).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("merge", [True, False])
