@@ -1,6 +1,15 @@
 """`tools/export.py` as a program."""
 
+import pytest
+
 from tool_files import load_tool
+
+
+def test_a_size_is_checked_before_anything_is_loaded(capsys):
+    options = ["--checkpoint", "x.ckpt", "--output", "y", "--max-shard-size", "5 gigabytes"]
+    with pytest.raises(SystemExit):
+        load_tool("export").main(options)
+    assert "expected a size such as 5GB" in capsys.readouterr().err
 
 
 def test_a_wrong_checkpoint_ends_in_a_sentence(tmp_path, capsys):

@@ -185,7 +185,8 @@ def language_config(config: dict[str, Any]) -> PretrainedConfig:
         )
     known = AutoConfig.for_model(kind).to_dict().keys() | {"rope_theta", "rope_scaling"}
     wanted = known - {"model_type", "architectures", "transformers_version", "dtype"}
-    return AutoConfig.for_model(kind, **{k: v for k, v in config.items() if k in wanted})
+    with explain_loading("config.json", SETTING):
+        return AutoConfig.for_model(kind, **{k: v for k, v in config.items() if k in wanted})
 
 
 def tokenizer_of(folder: Path, otherwise: LanguageSpec) -> LanguageSpec:
@@ -233,13 +234,17 @@ def _read_settings(kind: Kind, config: dict[str, Any], request: Request) -> Sour
             f"{SETTING}: config.json has mm_use_im_start_end, and so tokens around every picture "
             "that no template here writes; take a LLaVA 1.5"
         )
+    layer = config.get("mm_vision_select_layer", -2)
+    tokens = config.get("mm_vision_select_feature", "patch")
+    if not isinstance(layer, int) or tokens not in ("patch", "cls_patch"):
+        raise SettingError(
+            f"{SETTING}: config.json has mm_vision_select_layer {layer!r} and "
+            f"mm_vision_select_feature {tokens!r}; expected one layer, and patch or cls_patch"
+        )
+    tower = request.vision or config.get("mm_vision_tower") or DEFAULT_TOWER
     return Source(
         kind,
-        vision=VisionSpec(
-            name=request.vision or config.get("mm_vision_tower") or DEFAULT_TOWER,
-            layer=config.get("mm_vision_select_layer", -2),
-            tokens=config.get("mm_vision_select_feature", "patch"),
-        ),
+        vision=VisionSpec(name=str(tower), layer=layer, tokens=tokens),
         projector_type=config.get("mm_projector_type"),
         image_mode=request.image_mode or _image_mode(config),
         language=LanguageSpec(

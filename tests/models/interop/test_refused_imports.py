@@ -231,6 +231,12 @@ def test_more_than_a_projector_beside_the_adapters(twin, tmp_path, refused):
         ({"image_aspect_ratio": "anyres"}, "image_aspect_ratio 'anyres'"),
         ({"mm_use_im_start_end": True}, "tokens around every picture"),
         ({"mm_projector_type": "linear"}, "expected those of linear"),
+        ({"mm_vision_select_layer": [-2, -5]}, "expected one layer"),
+        ({"mm_vision_select_feature": "cls"}, "mm_vision_select_feature 'cls'"),
+        (
+            {"hidden_size": "48"},
+            "could not load 'config.json' (Validation error for field 'hidden_",
+        ),
     ],
 )
 def test_what_llava_1_5_is_not(twin, tmp_path, refused, field, said):
