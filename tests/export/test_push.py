@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from huggingface_hub.errors import LocalTokenNotFoundError
+from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
 
 from lightning_llava.errors import SettingError
 from lightning_llava.export import command, push
@@ -66,8 +66,16 @@ def test_the_finished_folder_is_pushed(hub, exported, capsys, options, private):
     assert "pushed: https://hub/me/llava-saiga/commit/1" in capsys.readouterr().out
 
 
-def test_a_push_that_fails_leaves_the_folder(hub, exported, tmp_path):
-    hub.error = LocalTokenNotFoundError("Token is required, but no token found.")
+@pytest.mark.parametrize(
+    "error",
+    [
+        LocalTokenNotFoundError("Token is required, but no token found."),
+        HTTPError("Connection refused: no token found."),
+    ],
+    ids=repr,
+)
+def test_a_push_that_fails_leaves_the_folder(hub, exported, tmp_path, error):
+    hub.error = error
     with pytest.raises(SettingError, match=r"no token found.*hf auth login.*hf upload me/x "):
         command.run([*exported, "--push-to-hub", "me/x"])
     assert (tmp_path / "out" / "model.safetensors").exists()

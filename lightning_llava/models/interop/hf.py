@@ -70,13 +70,10 @@ def export_hf(
 
 
 def _whole_tower(trained: Trained, model: Llava, dtype: torch.dtype) -> PreTrainedModel:
-    """Load the tower with the layers that ours does without, and put into it what trained."""
+    """Load the tower with the layers that ours does without, and put ours into it."""
     tower = load_encoder(trained.vision, dtype)
-    if trained.model["learning_rate"]["vision"] is not None:
-        unexpected = tower.load_state_dict(
-            model.vision_tower.encoder.state_dict(), strict=False
-        ).unexpected_keys
-        assert not unexpected
+    ours = model.vision_tower.encoder.state_dict()
+    assert not tower.load_state_dict(ours, strict=False).unexpected_keys
     return tower
 
 

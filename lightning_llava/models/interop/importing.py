@@ -24,7 +24,7 @@ from lightning_llava.models.interop.peft_adapter import keep
 from lightning_llava.models.interop.pictures import shown_pictures
 from lightning_llava.models.interop.read_hugging_face import read_hugging_face
 from lightning_llava.models.interop.read_original import (
-    load_language_config,
+    load_base_config,
     load_tower_config,
     read_bare,
     read_full,
@@ -135,7 +135,7 @@ def _check_language(source: Source, folder: Path) -> Any:
     """
     spec = source.language
     if source.llm is None:
-        config: Any = load_language_config(spec)
+        config: Any = load_base_config(spec)
         spec.name = absolute(spec.name)
         place = spec
     else:

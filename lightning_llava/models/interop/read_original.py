@@ -10,8 +10,9 @@ from lightning_llava.errors import SettingError
 from lightning_llava.geometry import load_vision_config
 from lightning_llava.hub import explain_loading, resolve
 from lightning_llava.models.checkpoint import few
-from lightning_llava.models.interop.fitting import TABLE
+from lightning_llava.models.interop.fitting import HEAD, TABLE
 from lightning_llava.models.interop.names import (
+    HUGGING_FACE,
     NEWLINE,
     ORIGINAL,
     bare_projector_name,
@@ -45,6 +46,7 @@ from lightning_llava.models.interop.weight_files import (
     read_json,
     read_weights,
 )
+from lightning_llava.models.language import load_language_config
 from lightning_llava.specs import LanguageSpec, VisionSpec
 
 LANGUAGE_TYPES = {
@@ -78,10 +80,7 @@ def read_lora(folder: Path, request: Request) -> Source:
     config = read_json(folder / "config.json", SETTING)
     source = _read_settings("llava_lora", folder, config, request)
     adapters = read_adapters(folder, SETTING)
-    base = request.base or adapters.base
-    if not base:
-        raise SettingError(f"{SETTING}: the adapter names no LLM it was trained on: add --base")
-    source.language.name = base
+    name_base(source.language, adapters, request)
     source.projector, source.newline = read_projector(folder / BESIDE_LORA)
     if request.merge:
         merge_into(source, adapters)
@@ -152,11 +151,30 @@ def read_projector(file: Path) -> tuple[Tensors, StoredTensor | None]:
     return {name: tensor for name, tensor in named.items() if name is not None}, newline
 
 
+def name_base(language: LanguageSpec, adapters: Adapters, request: Request) -> None:
+    """Say which LLM adapters are for.
+
+    Raises:
+        SettingError: nobody says.
+    """
+    if not (request.base or adapters.base):
+        raise SettingError(f"{SETTING}: the adapter names no LLM it was trained on: add --base")
+    own = (adapters.base or "", adapters.revision)
+    language.name, language.revision = (request.base, None) if request.base else own
+
+
 def merge_into(source: Source, adapters: Adapters) -> None:
     """Give a source the weights of the LLM that it names, with adapters folded into them."""
     folder = fetch(source.language.name, source.language.revision, "--base")
-    source.llm = merge(read_weights(folder, "model", "--base"), adapters, SETTING)
-    source.llm_config = load_language_config(source.language)
+    source.llm_config = load_base_config(source.language)
+    weights = read_weights(folder, "model", "--base")
+    if any("language_model." in name for name in weights):  # it is half of the model (Gemma 3)
+        places = {name: place(name, HUGGING_FACE) for name in weights}
+        weights = {p[1]: weights[name] for name, p in places.items() if p and p[0] == "language"}
+    source.llm = merge(weights, adapters, SETTING)
+    if source.llm_config.tie_word_embeddings and TABLE in adapters.whole.keys() & weights.keys():
+        # Saved by itself, the table was trained by itself: beside it, peft leaves the head alone.
+        source.llm.setdefault(HEAD, weights[TABLE])
     if (table := adapters.whole.get(TABLE)) is not None:
         source.llm_config.vocab_size = table.shape[0]
     source.tokenizer = replace(source.language)
@@ -177,7 +195,8 @@ def language_config(config: dict[str, Any]) -> PretrainedConfig:
         )
     known = AutoConfig.for_model(kind).to_dict().keys() | {"rope_theta", "rope_scaling"}
     wanted = known - {"model_type", "architectures", "transformers_version", "dtype"}
-    return AutoConfig.for_model(kind, **{k: v for k, v in config.items() if k in wanted})
+    with explain_loading("config.json", SETTING):
+        return AutoConfig.for_model(kind, **{k: v for k, v in config.items() if k in wanted})
 
 
 def tokenizer_of(folder: Path, otherwise: LanguageSpec) -> LanguageSpec:
@@ -185,7 +204,7 @@ def tokenizer_of(folder: Path, otherwise: LanguageSpec) -> LanguageSpec:
     return LanguageSpec(name=str(folder)) if has_tokenizer(folder) else otherwise
 
 
-def load_language_config(spec: LanguageSpec) -> PretrainedConfig:
+def load_base_config(spec: LanguageSpec) -> PretrainedConfig:
     """Load the config of the LLM that a source names.
 
     Raises:
@@ -194,12 +213,12 @@ def load_language_config(spec: LanguageSpec) -> PretrainedConfig:
     name = resolve(spec.name, "--base")
     with explain_loading(spec.name, "--base"):
         content, _ = PretrainedConfig.get_config_dict(name, revision=spec.revision)
-        if content.keys() & {"mm_vision_tower", "vision_config"}:
-            raise SettingError(
-                f"--base: {spec.name!r} is no LLM but a LLaVA; import that first, and name the "
-                "folder language/ of what is written by --base"
-            )
-        return AutoConfig.from_pretrained(name, revision=spec.revision, trust_remote_code=False)
+    if "mm_vision_tower" in content:
+        raise SettingError(
+            f"--base: {spec.name!r} is no LLM but a LLaVA; import that first, and name the "
+            "folder language/ of what is written by --base"
+        )
+    return load_language_config(spec, "--base")
 
 
 def load_tower_config(spec: VisionSpec) -> PretrainedConfig:
@@ -226,13 +245,17 @@ def _read_settings(kind: Kind, folder: Path, config: dict[str, Any], request: Re
             "that no template here writes; take a LLaVA 1.5"
         )
     image_mode, pinpoints = _pictures(config)
+    layer = config.get("mm_vision_select_layer", -2)
+    tokens = config.get("mm_vision_select_feature", "patch")
+    if not isinstance(layer, int) or tokens not in ("patch", "cls_patch"):
+        raise SettingError(
+            f"{SETTING}: config.json has mm_vision_select_layer {layer!r} and "
+            f"mm_vision_select_feature {tokens!r}; expected one layer, and patch or cls_patch"
+        )
+    tower = request.vision or config.get("mm_vision_tower") or DEFAULT_TOWER
     return Source(
         kind,
-        vision=VisionSpec(
-            name=request.vision or config.get("mm_vision_tower") or DEFAULT_TOWER,
-            layer=config.get("mm_vision_select_layer", -2),
-            tokens=config.get("mm_vision_select_feature", "patch"),
-        ),
+        vision=VisionSpec(name=str(tower), layer=layer, tokens=tokens),
         projector_type=config.get("mm_projector_type"),
         image_mode=request.image_mode or image_mode,
         pinpoints=pinpoints,

@@ -155,11 +155,13 @@ def recognise(path: Path) -> Kind:
     """
     if path.is_file():
         return "projector"
+    config = read_json(path / "config.json", SETTING) if (path / "config.json").is_file() else {}
     if (path / CONFIG).is_file():
         if (path / OUR_SETTINGS).is_file():
             return "adapter"
-        return "llava_lora" if (path / BESIDE_LORA).is_file() else "peft"
-    config = read_json(path / "config.json", SETTING) if (path / "config.json").is_file() else {}
+        # By its config too: where the projector's file is missing, it must not pass for an LLM's.
+        lora = (path / BESIDE_LORA).is_file() or "mm_vision_tower" in config
+        return "llava_lora" if lora else "peft"
     if find_weights(path, "model"):
         if "vision_config" in config:
             return "hf"

@@ -191,6 +191,19 @@ def test_a_run_s_checkpoint_goes_out_by_the_tool_and_comes_back(short_run, tmp_p
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("form", ["hf", "adapter", "llava"])
+def test_an_imported_checkpoint_goes_out_too(twin, adapted, tmp_path, form):
+    given = ["--checkpoint", adapted, "--output", tmp_path / "out", "--format", form]
+    assert run([*map(str, given), "--dtype", "float32"]) == 0
+    take_over(tmp_path / "out", tmp_path / "back", template=None)
+    if form != "hf":  # its image token has another row
+        assert_equals_twin(tmp_path / "back", twin)
+    card = (tmp_path / "out/README.md").read_text()
+    assert "as others had trained it" in card
+    assert "Recipe" not in card
+    assert "Train it again" not in card
+
+
 @torch.no_grad()
 def own_logits(checkpoint):
     trained = read_trained(checkpoint, "test")
