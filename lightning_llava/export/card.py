@@ -55,7 +55,7 @@ def write_card(
         "Use": USAGE.get(form, ""),
         "Prompt": _prompt(trained, encoder),
         "Data": _data(trained),
-        "Recipe": _recipe(trained),
+        "Recipe": _recipe(trained) if trained.steps else "",
         "Scores": tables,
         "Again": _again(trained, form),
         "Licence": licence or "Not stated: base models and data have licences of their own.",
@@ -86,10 +86,11 @@ def _front_matter(
 
 
 def _summary(trained: Trained) -> str:
+    steps = trained.steps  # none after an import
+    made = f"a checkpoint after {steps:,} optimizer steps" if steps else "not trained here"
     return (
         f"A LLaVA of the language model {_named(trained.language.name)} and the vision tower "
-        f"{_named(trained.vision.name)}, made with lightning_llava: a checkpoint after "
-        f"{trained.steps:,} optimizer steps."
+        f"{_named(trained.vision.name)}, made with lightning_llava: {made}."
     )
 
 
@@ -103,7 +104,8 @@ def _parts(trained: Trained) -> str:
         f"| {part} | {_named(spec.name)} | {spec.revision or 'newest at the time'} | {detail} |"
         for part, spec, detail in rows
     ]
-    lines.append(f"| projector | `{trained.projector.type}` | | trained here |")
+    origin = "trained here" if trained.steps else ""
+    lines.append(f"| projector | `{trained.projector.type}` | | {origin} |")
     return "\n".join(lines)
 
 
@@ -130,6 +132,8 @@ def _data(trained: Trained) -> str:
     mode = trained.data["data.image_mode"]
     said = f"Pictures: {PICTURES.get(mode, mode)}."
     sources = trained.data.get("data.sources")
+    if not trained.steps:
+        return said
     if not sources:
         return f"{said} Samples came from a stream, whose sources the checkpoint does not list."
     lines = ["| source | samples | weight |", "|---|---:|---:|"]
@@ -170,11 +174,13 @@ def _again(trained: Trained, form: str) -> str:
         if key in ("data.prompt", "data.image_mode", "data.pack_tokens")
     }
     settings = yaml.safe_dump({"model": model, "data": data}, sort_keys=False, allow_unicode=True)
-    text = (
-        "Train it again with these settings as `settings.yaml` and the sources above as "
-        f"`data.yaml`:\n\n```yaml\n{settings}```\n\n```bash\npython -m lightning_llava fit "
-        f"-c settings.yaml -c data.yaml --trainer.max_steps {trained.steps}\n```\n"
-    )
+    text = ""
+    if trained.steps:
+        text = (
+            "Train it again with these settings as `settings.yaml` and the sources above as "
+            f"`data.yaml`:\n\n```yaml\n{settings}```\n\n```bash\npython -m lightning_llava fit "
+            f"-c settings.yaml -c data.yaml --trainer.max_steps {trained.steps}\n```\n"
+        )
     if form == "hf":
         text += (
             "\nMeasure it:\n\n```bash\npython tools/evaluate.py --model FOLDER "

@@ -163,3 +163,14 @@ def test_a_run_s_own_card_has_lines_that_run(tmp_path, clip, monkeypatch, capsys
     (settings,) = re.findall(r"```yaml\n(.*?)```", text, re.S)
     assert yaml.safe_load(settings)["model"]["language"]["template"] == "qwen3"
     assert read_trained(checkpoint, "").steps == 3
+
+
+def test_an_imported_checkpoint_has_a_card_without_a_recipe(tmp_path, trained, encoder):
+    trained.steps = 0
+    trained.data = {key: trained.data[key] for key in ("data.image_mode", "data.prompt")}
+    text = write(tmp_path, trained, encoder)
+    assert "not trained here" in text
+    assert "## Recipe" not in text
+    assert "--trainer.max_steps" not in text
+    assert "padded to a square" in text
+    assert "python tools/evaluate.py --model FOLDER" in text
