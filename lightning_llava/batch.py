@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
+from lightning_llava.tiling import Size
+
 IGNORE_INDEX = -100
 """Label of a position that is not supervised (the value torch's cross-entropy ignores)."""
 
@@ -20,7 +22,8 @@ class Batch:
     A packed row holds several samples one after another; `position_ids` restart at 0 with each of
     them and `attention_mask` is None. Padded rows hold one sample each and say with
     `attention_mask` what is padding. Placeholders are expanded: an image of 576 patches takes 576
-    ids `IMAGE_TOKEN_INDEX`, in reading order of `pixel_values`.
+    ids `IMAGE_TOKEN_INDEX`, in reading order of `pixel_values`; with any resolution more, by its
+    size.
     """
 
     input_ids: Int[Tensor, "rows tokens"]
@@ -28,7 +31,10 @@ class Batch:
     position_ids: Int[Tensor, "rows tokens"]
     pixel_values: UInt8[Tensor, "images 3 height width"]
     """Raw pixels; the tower normalises them on its device, so that a quarter of the bytes
-    travels."""
+    travels. With any resolution these are overviews and tiles."""
+    image_sizes: list[Size] = field(default_factory=list)
+    """Width and height of each image before it was resized. Plain numbers: what any resolution does
+    with them happens on the CPU."""
     attention_mask: Bool[Tensor, "rows tokens"] | None = None
     cu_seqlens: Int[Tensor, " samples_plus_1"] | None = None
     """Packed rows only: int32 offsets of the samples in the row, from 0 to the row's length."""

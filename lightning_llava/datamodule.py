@@ -50,7 +50,7 @@ from lightning_llava.ranges import (
 from lightning_llava.settings import refuse_differences
 from lightning_llava.specs import BenchmarkSpec, LanguageSpec, PredictSpec, SourceSpec, VisionSpec
 from lightning_llava.text.conversation import ConversationEncoder
-from lightning_llava.text.template import load_template
+from lightning_llava.text.template import Template, load_template
 
 
 class ShardDataModule(LightningDataModule):
@@ -66,7 +66,8 @@ class ShardDataModule(LightningDataModule):
         preparation: code that writes the shards first (the demo).
         prompt: `chat` writes the LLM's own template; `plain` image and caption alone, for the align
             stage.
-        image_mode: `square` crops the centre, `pad` pads to a square.
+        image_mode: `square` crops the centre, `pad` pads to a square; with any resolution
+            (`model.vision.any_resolution`) neither.
         pack_tokens: most tokens in a packed micro-batch.
         epochs: how often the mixture is seen. `trainer.max_steps`, where given, ends the run
             instead and repeats the mixture as often as it takes.
@@ -154,6 +155,11 @@ class ShardDataModule(LightningDataModule):
         # Before the weights are read: a fork server takes seconds of its own.
         self.worker_context = worker_context(self.num_workers, self._trainer.world_size)
         self.transform = ImageTransform(self.vision, self.image_mode, self.image_backend)
+        if self.vision.any_resolution:
+            rank_zero_info(
+                "data: pictures are shown whole and in tiles (model.vision.any_resolution), so "
+                "data.image_mode has no part in them"
+            )
         # Read before the model is loaded: a wrong file shall not take minutes to be found.
         self._read_questions(stage)
         if stage == "fit" and self.dataset is None:
@@ -172,13 +178,16 @@ class ShardDataModule(LightningDataModule):
     @cached_property
     def chat(self) -> ConversationEncoder:
         """Writes conversations in the LLM's own template."""
-        return ConversationEncoder(self.language, self.geometry.image_tokens)
+        return self._encoder()
 
     def _training_encoder(self) -> ConversationEncoder:
         if self.prompt == "chat":
             return self.chat
-        plain = load_template("plain")
-        return ConversationEncoder(self.language, self.geometry.image_tokens, plain)
+        return self._encoder(load_template("plain"))
+
+    def _encoder(self, template: Template | None = None) -> ConversationEncoder:
+        image_tokens, tiling = self.geometry.image_tokens, self.geometry.tiling
+        return ConversationEncoder(self.language, image_tokens, template, tiling)
 
     def _read_questions(self, stage: str) -> None:
         """Read benchmark or prediction questions; `test` asks benchmarks in full."""
@@ -210,7 +219,8 @@ class ShardDataModule(LightningDataModule):
             table = check_samples(self.index, self.storage, encoder, self.preflight)
             if self._trainer.is_global_zero:
                 get_console().print(table)
-        plan = make_plan(self.index, self.sources, self.pack_tokens, self.seed)
+        tiling = self.geometry.tiling
+        plan = make_plan(self.index, self.sources, self.pack_tokens, self.seed, tiling)
         parts = (encoder, self.transform, self.geometry)
         return PackDataset(self.index, self.storage, plan, *parts, self.read_attempts)
 

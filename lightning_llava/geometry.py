@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoImageProcessor, PretrainedConfig
 from lightning_llava.errors import SettingError
 from lightning_llava.hub import explain_loading, resolve
 from lightning_llava.specs import VisionSpec
+from lightning_llava.tiling import Tiling
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class VisionGeometry:
     """Side of a patch, pixels."""
     image_tokens: int
     """Features (and so placeholders) per image; 576 for CLIP ViT-L/14-336 without CLS."""
+    tiling: Tiling | None = None
+    """Any resolution: what images take beyond that, by their size."""
 
 
 def load_vision_config(spec: VisionSpec) -> PretrainedConfig:
@@ -68,7 +71,8 @@ def vision_geometry(config: PretrainedConfig, spec: VisionSpec) -> VisionGeometr
     """Compute the geometry of a tower from its config.
 
     Raises:
-        SettingError: the config is not that of a vision transformer on square images.
+        SettingError: the config is not that of a vision transformer on square images, or the
+            settings of any resolution cannot be followed.
     """
     if config.model_type.startswith("siglip2"):
         raise SettingError(
@@ -89,7 +93,24 @@ def vision_geometry(config: PretrainedConfig, spec: VisionSpec) -> VisionGeometr
         )
     image_size = getattr(config, "picture_size", image_size)
     keeps_cls = spec.tokens == "cls_patch" and has_cls(config)
-    return VisionGeometry(image_size, patch_size, (image_size // patch_size) ** 2 + keeps_cls)
+    patches = image_size // patch_size
+    tiling = _tiling(spec, image_size, patches) if spec.any_resolution else None
+    return VisionGeometry(image_size, patch_size, patches**2 + keeps_cls, tiling)
+
+
+def _tiling(spec: VisionSpec, image_size: int, patches: int) -> Tiling:
+    if spec.tokens == "cls_patch":
+        raise SettingError(
+            "model.vision.tokens is cls_patch, but model.vision.any_resolution lays patches out in "
+            "rows, where a CLS feature has no place; set tokens: patch"
+        )
+    grids = tuple((grid[0], grid[1]) for grid in spec.grids if len(grid) == 2 and min(grid) > 0)
+    if not grids or len(set(grids)) < len(spec.grids):
+        raise SettingError(
+            f"model.vision.grids is {spec.grids}; expected different pairs of rows and columns, "
+            "as in [[1, 2], [2, 2]]"
+        )
+    return Tiling(grids, image_size, patches)
 
 
 def has_cls(config: PretrainedConfig) -> bool:

@@ -266,7 +266,9 @@ class LlavaModule(LightningModule):
             SettingError: naming the keys, both values and `model.init_from`.
         """
         training = self._trainer is not None and self.trainer.state.fn == "fit"
-        saved, present = checkpoint["model_settings"], self.settings()
+        saved, present = dict(checkpoint["model_settings"]), self.settings()
+        # What was no setting yet was as its default says.
+        saved["model.vision"] = asdict(VisionSpec()) | saved["model.vision"]
         keys = (
             present.keys()
             if training

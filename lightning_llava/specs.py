@@ -26,6 +26,12 @@ class VisionSpec:
     but one."""
     tokens: Literal["patch", "cls_patch"] = "patch"
     """`patch` drops the CLS feature, `cls_patch` keeps it."""
+    any_resolution: bool = False
+    """Show an image whole and in tiles, as LLaVA-1.6 does: up to 2928 features instead of 576. Such
+    an image is neither cropped nor padded to a square, whatever `data.image_mode` says."""
+    grids: list[list[int]] = field(default_factory=lambda: [[1, 2], [2, 1], [2, 2], [3, 1], [1, 3]])
+    """Rows and columns of tiles that an image may be cut into, for any_resolution. What shows most
+    of the image is taken."""
 
 
 @dataclass

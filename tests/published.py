@@ -1,6 +1,7 @@
 """Tiny random models of the kinds that people publish, processors included."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -15,9 +16,16 @@ from transformers import (
     InstructBlipProcessor,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextProcessor,
     LlavaProcessor,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
+)
+from transformers.models.llava_next.image_processing_pil_llava_next import (
+    LlavaNextImageProcessorPil,
 )
 
 from lightning_llava.demo.tokens import train_tokenizer
@@ -125,21 +133,9 @@ def save_instructblip(folder: Path) -> Path:
 def save_llava(folder: Path) -> Path:
     """As llava-hf has it, chat template included."""
     words = tokenizer()
-    text = {
-        "model_type": "llama",
-        "vocab_size": len(words),
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "initializer_range": SPREAD,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "pad_token_id": 0,
-    }
     config = LlavaConfig(
         vision_config=VISION | {"model_type": "clip_vision_model"},
-        text_config=text,
+        text_config=_llama(words),
         image_token_index=words.convert_tokens_to_ids("<image>"),
         image_seq_length=16,
     )
@@ -155,6 +151,43 @@ def save_llava(folder: Path) -> Path:
     return folder
 
 
+def save_llava_next(folder: Path) -> Path:
+    """LLaVA 1.6: the same with images of any resolution."""
+    words, grids = tokenizer(), [[SIZE, 2 * SIZE], [2 * SIZE, SIZE], [2 * SIZE, 2 * SIZE]]
+    config = LlavaNextConfig(
+        vision_config=VISION | {"model_type": "clip_vision_model"},
+        text_config=_llama(words),
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+        image_grid_pinpoints=grids,
+    )
+    _save(LlavaNextForConditionalGeneration(config), folder)
+    sizes = {"size": {"shortest_edge": SIZE}, "crop_size": {"height": SIZE, "width": SIZE}}
+    LlavaNextProcessor(
+        LlavaNextImageProcessorPil(image_grid_pinpoints=grids, **sizes),
+        words,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT,
+    ).save_pretrained(folder)
+    return folder
+
+
+def _llama(words: PreTrainedTokenizerBase) -> dict[str, Any]:
+    return {
+        "model_type": "llama",
+        "vocab_size": len(words),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "initializer_range": SPREAD,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
+
+
 def _blip_images() -> BlipImageProcessorPil:
     return BlipImageProcessorPil(size={"height": SIZE, "width": SIZE})
 
@@ -166,4 +199,9 @@ def _save(model: PreTrainedModel, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-KINDS = {"blip2": save_blip2, "instructblip": save_instructblip, "llava": save_llava}
+KINDS = {
+    "blip2": save_blip2,
+    "instructblip": save_instructblip,
+    "llava": save_llava,
+    "llava_next": save_llava_next,
+}

@@ -11,7 +11,14 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch.distributed.tensor import DTensor
 
 from lightning_llava.callbacks import Checkpoint
-from lightning_llava.specs import BenchmarkSpec, LearningRates, LoraSpec, OptimizerSpec, SourceSpec
+from lightning_llava.specs import (
+    BenchmarkSpec,
+    LearningRates,
+    LoraSpec,
+    OptimizerSpec,
+    SourceSpec,
+    VisionSpec,
+)
 from runs import Losses, make_data, make_module, make_trainer
 
 STEPS, MICRO_BATCHES = 4, 4
@@ -20,6 +27,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # Settings of the module, settings of the trainer.
     "lora": (LORA, {}),
     "lora_bf16": (LORA | {"activation_checkpointing": "every_2"}, {"precision": "bf16-mixed"}),
+    "tiles": (LORA, {}),
     "align": ({"lora": None, "learning_rate": LearningRates(projector=2e-3, lora=None)}, {}),
     "full": (
         {
@@ -39,6 +47,7 @@ def take_steps(
     """Train, save every second step, validate at the end; leave losses, answers and sizes."""
     ranks, losses = settings.get("devices", 1), Losses()
     module_settings, trainer_settings = CASES[case]
+    vision = VisionSpec(name=str(world / "mini_clip"), any_resolution=case == "tiles")
     trainer = make_trainer(
         folder,
         max_steps=STEPS,
@@ -53,12 +62,14 @@ def take_steps(
     data = make_data(
         world,
         sources={n: SourceSpec(str(world / f"train/{n}-en-*.tar")) for n in ("regions", "ocr")},
-        pack_tokens=300,
+        vision=vision,
+        pack_tokens=900 if case == "tiles" else 300,
         # One rank has three batches to answer, the other two.
         eval_batch_size=2,
         benchmarks={"pope": BenchmarkSpec(files=files, images=str(world / "images"), subset=9)},
     )
-    module = make_module(world, optimizer=OptimizerSpec(warmup_ratio=0.0), **module_settings)
+    optimizer = OptimizerSpec(warmup_ratio=0.0)
+    module = make_module(world, vision=vision, optimizer=optimizer, **module_settings)
     torch.manual_seed(0)
     trainer.fit(module, data, ckpt_path=resume)
     parameters = module.llava.state_dict().values()

@@ -22,7 +22,7 @@ from lightning_llava.module import LlavaModule
 CONFIGS = parsing.ROOT / "configs"
 STAGES = sorted((CONFIGS / "stage").glob("*.yaml"))
 MODELS = sorted((CONFIGS / "model").glob("*.yaml"))
-FOLDERS = ("stage", "model", "data", "eval", "hardware")
+FOLDERS = ("stage", "model", "pictures", "data", "eval", "hardware")
 DEMO = CONFIGS / "demo.yaml"
 
 

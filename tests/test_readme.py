@@ -70,7 +70,7 @@ def mini(world):
 
 
 def test_every_command_runs_in_order(checkout, demo_world):
-    assert len(OURS) == 13
+    assert len(OURS) == 14
     for command in OURS:
         arguments = shlex.split(command)
         if arguments[1].startswith("tools/"):

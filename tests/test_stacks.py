@@ -97,6 +97,21 @@ def test_any_order_of_files_gives_the_same_run(hardware):
         assert 120 < samples < 136  # the recipe's 128
 
 
+def test_any_resolution_goes_with_any_model_in_any_order():
+    files = ["model/clip_qwen", "pictures/any_resolution", "stage/lora", "hardware/gpu_80gb"]
+    first, other = (
+        stack(*(f"configs/{name}.yaml" for name in order)) for order in (files, files[::-1])
+    )
+    assert first == other
+    vision, language = first["model"]["vision"], first["model"]["language"]
+    assert (vision["any_resolution"], language["max_length"]) == (True, 4096)
+    assert vision["name"] == "openai/clip-vit-large-patch14-336"
+    assert language["template"] == "qwen"
+    # LLaVA-1.6's image_grid_pinpoints, in tiles of 336 pixels.
+    assert vision["grids"] == [[1, 2], [2, 1], [2, 2], [3, 1], [1, 3]]
+    assert first["data"]["pack_tokens"] >= language["max_length"]
+
+
 def test_every_hardware_file_of_one_device_is_in_the_table():
     files = {path.stem for path in (CONFIGS / "hardware").glob("*.yaml")}
     assert files >= HARDWARE.keys()

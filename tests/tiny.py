@@ -1,5 +1,6 @@
 """Tiny random Hugging Face folders and hand-made rows: what the model tests are built from."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from lightning_llava.data.collate import Row
 from lightning_llava.models.build import build_llava
 from lightning_llava.models.llava import Llava
 from lightning_llava.specs import LanguageSpec, LearningRates, LoraSpec, ProjectorSpec, VisionSpec
+from lightning_llava.tiling import Size, Tiling
 
 IMAGE_SIZE = 32
 VOCABULARY = 120
@@ -84,9 +86,10 @@ def build(
     lora: LoraSpec | None = None,
     rates: LearningRates | None = None,
     projector: str = "mlp2x_gelu",
+    **settings: object,
 ) -> Llava:
     return build_llava(
-        VisionSpec(name=str(vision)),
+        VisionSpec(name=str(vision), **settings),
         ProjectorSpec(projector),
         LanguageSpec(name=str(language)),
         lora,
@@ -103,6 +106,15 @@ def row(name: str, tokens: int, images: int, supervised: int, seed: int) -> Row:
     labels = np.where(np.arange(tokens) >= tokens - supervised, ids, IGNORE_INDEX)
     pixels = rng.integers(0, 256, (images, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
     return Row(name, ids, labels, list(torch.from_numpy(pixels)))
+
+
+def tiled_row(name: str, tokens: int, sizes: list[Size], supervised: int, tiling: Tiling) -> Row:
+    """The same with images of these sizes, in tiles of random pixels."""
+    tiles = sum(map(tiling.count_tiles, sizes))
+    pixels = row(name, 0, tiles, 0, seed=tokens).pixels
+    counts = [(IMAGE_SIZE // VISION["patch_size"]) ** 2 + tiling.tokens_of(size) for size in sizes]
+    plain = row(name, tokens, len(sizes), supervised, seed=tokens)
+    return replace(plain, pixels=pixels, image_sizes=sizes, image_tokens=counts)
 
 
 def gradients(model: Llava) -> dict[str, torch.Tensor]:

@@ -123,7 +123,8 @@ def _parser() -> ArgumentParser:
         type=int,
         default=576,
         metavar="N",
-        help="features per image (default: %(default)s, CLIP ViT-L/14-336)",
+        help="features per image (default: %(default)s, CLIP ViT-L/14-336; with any resolution, "
+        "which goes by sizes, 2928 at most)",
     )
     add("--json", action="store_true", help="one JSON object a record (default: a table)")
     return parser

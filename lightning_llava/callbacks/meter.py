@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_llava.batch import IGNORE_INDEX, Batch
 from lightning_llava.devices import Peak, device_peak
+from lightning_llava.geometry import VisionGeometry
 from lightning_llava.models.flops import FlopCoefficients, flop_coefficients, micro_batch_flops
 from lightning_llava.models.loss import shifted_targets
 
@@ -82,6 +83,7 @@ class Meter(Callback):
         """Count a micro-batch; log when an optimizer step is complete and due for logging."""
         self._counts.append(sample_counts(batch))
         self._images += batch.pixel_values.shape[0]
+        self._projected += projected_images(pl_module.llava.vision_tower.geometry, batch)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
         every = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         if trainer.global_step == self.step or trainer.global_step % every:
             self._ended = time.perf_counter()
@@ -95,7 +97,9 @@ class Meter(Callback):
         lengths, supervised = torch.cat(self._counts, dim=1).tolist()  # waits for the device
         now, step = time.perf_counter(), trainer.global_step
         real = [n for n, learnt in zip(lengths, supervised, strict=True) if learnt]
-        flops = micro_batch_flops(self.coefficients, real, self._images, sum(supervised))
+        flops = micro_batch_flops(
+            self.coefficients, real, self._images, sum(supervised), self._projected
+        )
         sums = [sum(real), len(real), flops, self.waited, now - self.start, self.peak.tflops]
         tokens, samples, flops, waited, seconds, peak = _over_ranks(sums, trainer, pl_module.device)
         tflops, world = flops / 1e12 / seconds, trainer.world_size
@@ -121,9 +125,20 @@ class Meter(Callback):
 
     def _forget(self, step: int = 0) -> None:
         self._counts: list[Tensor] = []
-        self._images, self.waited = 0, 0.0
+        self._images, self._projected, self.waited = 0, 0.0, 0.0
         self.step, self.start = step, time.perf_counter()
         self._ended: float | None = self.start
+
+
+def projected_images(geometry: VisionGeometry, batch: Batch) -> float:
+    """Count what reaches the projector, in images; of tiles only what is no padding."""
+    if geometry.tiling is None:
+        return batch.pixel_values.shape[0]
+    features = 0
+    for size in batch.image_sizes:
+        rows, columns = geometry.tiling.kept(size)
+        features += geometry.image_tokens + len(rows) * len(columns)
+    return features / geometry.image_tokens
 
 
 def sample_counts(batch: Batch) -> Int[Tensor, "2 samples"]:

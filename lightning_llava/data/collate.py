@@ -9,23 +9,33 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from lightning_llava.batch import IGNORE_INDEX, IMAGE_TOKEN_INDEX, Batch
+from lightning_llava.tiling import Size
 
 
 @dataclass(frozen=True)
 class Row:
-    """One tokenised sample with its pixels; an image is still one `IMAGE_TOKEN_INDEX`."""
+    """One tokenised sample with its pixels; an image is still one `IMAGE_TOKEN_INDEX`.
+
+    With any resolution `pixels` are those of overview and tiles, image by image.
+    """
 
     id: str
     input_ids: Int[np.ndarray, " tokens"]
     labels: Int[np.ndarray, " tokens"]
     pixels: Sequence[UInt8[Tensor, "3 height width"]]
+    image_sizes: Sequence[Size] = ()
+    """Of each image."""
+    image_tokens: Sequence[int] | None = None
+    """Features of each image; None where all have as many."""
 
 
 def expand_placeholders(
     row: Row, image_tokens: int
 ) -> tuple[Int[Tensor, " expanded"], Int[Tensor, " expanded"]]:
     """Repeat every image id, and its ignored label, once per feature of the image."""
-    repeats = np.where(row.input_ids == IMAGE_TOKEN_INDEX, image_tokens, 1)
+    repeats = np.ones_like(row.input_ids)
+    counts = image_tokens if row.image_tokens is None else row.image_tokens
+    repeats[row.input_ids == IMAGE_TOKEN_INDEX] = counts
     ids, labels = np.repeat(row.input_ids, repeats), np.repeat(row.labels, repeats)
     return torch.from_numpy(ids), torch.from_numpy(labels)
 
@@ -37,7 +47,7 @@ def collate_packed(
 
     Args:
         rows: the pack's samples.
-        image_tokens: features per image.
+        image_tokens: features per image, where the rows do not say.
         image_size: side of the pixels, for packs without images.
         rng_seed: of the micro-batch.
     """
@@ -48,6 +58,7 @@ def collate_packed(
         labels=torch.cat([labels for _, labels in expanded]).unsqueeze(0),
         position_ids=torch.cat([torch.arange(n) for n in lengths]).unsqueeze(0),
         pixel_values=stack_pixels(rows, image_size),
+        image_sizes=_sizes(rows),
         cu_seqlens=torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32),
         longest=max(lengths),
         sample_ids=[row.id for row in rows],
@@ -72,9 +83,14 @@ def collate_padded(
         labels=torch.stack([pad(labels, IGNORE_INDEX) for _, labels in expanded]),
         position_ids=(attention_mask.long().cumsum(1) - 1).clamp(min=0),
         pixel_values=stack_pixels(rows, image_size),
+        image_sizes=_sizes(rows),
         attention_mask=attention_mask,
         sample_ids=[row.id for row in rows],
     )
+
+
+def _sizes(rows: Sequence[Row]) -> list[Size]:
+    return [size for row in rows for size in row.image_sizes]
 
 
 def stack_pixels(rows: Sequence[Row], image_size: int) -> UInt8[Tensor, "images 3 height width"]:

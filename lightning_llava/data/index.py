@@ -26,6 +26,7 @@ from lightning_llava.data.tar import Extent
 from lightning_llava.errors import SettingError
 from lightning_llava.specs import SourceSpec
 from lightning_llava.text.conversation import ConversationEncoder
+from lightning_llava.tiling import Size, Tiling
 
 
 class IndexedSample(NamedTuple):
@@ -121,9 +122,21 @@ class Index:
         )
 
     def _images_of(self, number: int) -> tuple[Extent, ...]:
+        return tuple((offset, size) for offset, size in self.images[self._range(number)].tolist())
+
+    def sizes_of(self, number: int) -> list[Size]:
+        """Return the size of each image of a sample."""
+        return [(width, height) for width, height in self.image_sizes[self._range(number)].tolist()]
+
+    def count_tiles(self, tiling: Tiling) -> Int64[np.ndarray, " samples"]:
+        """Count what a tower encodes of each sample with any resolution."""
+        tiles = [tiling.count_tiles((width, height)) for width, height in self.image_sizes.tolist()]
+        owners = np.repeat(np.arange(len(self)), self.num_images)
+        return np.bincount(owners, tiles, minlength=len(self)).astype(np.int64)
+
+    def _range(self, number: int) -> slice:
         end = self._image_ends.item(number)
-        extents = self.images[end - self.num_images.item(number) : end].tolist()
-        return tuple((offset, size) for offset, size in extents)
+        return slice(end - self.num_images.item(number), end)
 
     def __iter__(self) -> Iterator[IndexedSample]:
         return map(self.__getitem__, range(len(self)))

@@ -110,10 +110,10 @@ class ShardIndexer:
         if sidecar is not None and self.encoder:
             facts, rows = sidecar.facts, []
             try:
-                for (offset, size), images in zip(facts.records, facts.num_images, strict=True):
+                for (offset, size), images in zip(facts.records, facts.sizes(), strict=True):
                     stream.seek(int(offset))
-                    record = from_json(stream.read(int(size)), [b""] * int(images))
-                    rows.append(measure(self.encoder, record))
+                    record = from_json(stream.read(int(size)), [b""] * len(images))
+                    rows.append(measure(self.encoder, record, images))
                 sidecar.add(self.fingerprint, Measured.of(rows))
             except SettingError:  # not the same bytes, although the stamp is the same
                 return self._scan(stream, stamp)
@@ -126,7 +126,8 @@ class ShardIndexer:
         def measured() -> Iterator[FoundSample]:
             for found in scan_shard(stream, stamp.size, scan, self.decode):
                 if self.encoder:
-                    rows.append(measure(self.encoder, found.record))
+                    sizes = [image.size for image in found.images]
+                    rows.append(measure(self.encoder, found.record, sizes))
                 yield found
 
         sidecar = Sidecar(stamp, ShardFacts.of(measured(), scan, self.decode))

@@ -89,14 +89,15 @@ class PackDataset(Dataset[Batch]):
 
     def _read(self, indexed: IndexedSample) -> Row:
         sample = read_sample(self.storage, indexed)
-        encoded = self.encoder.encode(sample.turns, len(sample.images))
-        if (length := self.encoder.length(encoded.input_ids)) != indexed.length:
+        pictures = self.transform.prepare(sample.images)
+        encoded = self.encoder.encode(sample.turns, pictures.sizes)
+        if encoded.length != indexed.length:
             raise SettingError(
-                f"{length} tokens, but {indexed.length} when it was indexed: the shard changed "
-                "since; start again (--ckpt_path resumes only with the same data)"
+                f"{encoded.length} tokens, but {indexed.length} when it was indexed: the shard "
+                "changed since; start again (--ckpt_path resumes only with the same data)"
             )
-        pixels = [self.transform(image) for image in sample.images]
-        return Row(f"{indexed.source}/{sample.id}", encoded.input_ids, encoded.labels, pixels)
+        name, ids, labels = f"{indexed.source}/{sample.id}", encoded.input_ids, encoded.labels
+        return Row(name, ids, labels, pictures.pixels, pictures.sizes, encoded.image_tokens)
 
 
 class PositionSampler(Sampler[int]):

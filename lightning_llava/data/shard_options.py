@@ -1,6 +1,8 @@
 """Options that the commands on finished shards share: which, by whom, counted with what."""
 
+import re
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 
 from lightning_llava.data.cores import usable_cores
 from lightning_llava.errors import SettingError
@@ -50,6 +52,18 @@ def add_encoder_options(parser: ArgumentParser) -> None:
         metavar="N",
         help="longest conversation in tokens, images expanded (default: %(default)s)",
     )
+    add(
+        "--any-resolution",
+        action="store_true",
+        help="count overview and tiles of every image, as model.vision.any_resolution does; takes "
+        "--vision (default: one square an image)",
+    )
+    add(
+        "--grids",
+        metavar="LIST",
+        help="model.vision.grids as rows x columns, e.g. 1x2,2x1,2x2; takes --any-resolution "
+        "(default: LLaVA-1.6's)",
+    )
     features = parser.add_mutually_exclusive_group()
     features.add_argument(
         "--vision",
@@ -73,17 +87,21 @@ def encoder_of(options: Namespace) -> ConversationEncoder | None:
         SettingError: options that count tokens but no tokenizer, or no template for it.
     """
     if not options.tokenizer:
-        if options.template or options.vision:
+        if options.template or options.vision or options.any_resolution:
             raise SettingError(
-                "--template and --vision count tokens, which takes a tokenizer; add --tokenizer"
+                "--template, --vision and --any-resolution count tokens, which takes a tokenizer; "
+                "add --tokenizer"
             )
         return None
     if not options.template:
         raise SettingError("--tokenizer needs --template (model.language.template)")
-    image_tokens = options.image_tokens
+    image_tokens, tiling = options.image_tokens, None
     if options.vision:
-        vision = VisionSpec(name=options.vision)
-        image_tokens = vision_geometry(load_vision_config(vision), vision).image_tokens
+        vision = _vision(options)
+        geometry = vision_geometry(load_vision_config(vision), vision)
+        image_tokens, tiling = geometry.image_tokens, geometry.tiling
+    elif options.any_resolution:
+        raise SettingError("--any-resolution depends on the tower's image size; add --vision")
     spec = LanguageSpec(
         name=options.tokenizer,
         template=options.template,
@@ -91,4 +109,16 @@ def encoder_of(options: Namespace) -> ConversationEncoder | None:
         max_length=options.max_length,
         allow_foreign_template=options.template == "plain",  # as data.prompt: plain
     )
-    return ConversationEncoder(spec, image_tokens)
+    return ConversationEncoder(spec, image_tokens, tiling=tiling)
+
+
+def _vision(options: Namespace) -> VisionSpec:
+    spec = VisionSpec(name=options.vision, any_resolution=options.any_resolution)
+    if options.grids is None:
+        return spec
+    if not options.any_resolution:
+        raise SettingError("--grids are those of --any-resolution; add that")
+    if not re.fullmatch(r"\d+x\d+(,\d+x\d+)*", options.grids):
+        raise SettingError(f"--grids is {options.grids!r}; expected rows x columns, as in 1x2,2x2")
+    grids = [[int(count) for count in grid.split("x")] for grid in options.grids.split(",")]
+    return replace(spec, grids=grids)

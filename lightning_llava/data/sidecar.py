@@ -10,8 +10,9 @@ import json
 import os
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from jaxtyping import Int64
 
 from lightning_llava.data.location import Stamp
 from lightning_llava.data.scan import FoundSample, Scan
+from lightning_llava.tiling import Size
 
 SIDECAR_VERSION = 1
 """Counts up when the layout or a check of the scan changes."""
@@ -78,6 +80,12 @@ class ShardFacts:
             notes=scan.notes,
             decoded=decoded,
         )
+
+    def sizes(self) -> Iterator[list[Size]]:
+        """Yield the sizes of each sample's images."""
+        sizes = [(width, height) for width, height in self.image_sizes.tolist()]
+        ends = np.cumsum(self.num_images).tolist()
+        return (sizes[start:end] for start, end in pairwise([0, *ends]))
 
 
 @dataclass

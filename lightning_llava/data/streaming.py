@@ -27,6 +27,7 @@ from lightning_llava.errors import SettingError
 from lightning_llava.geometry import VisionGeometry
 from lightning_llava.specs import SourceSpec
 from lightning_llava.text.conversation import ConversationEncoder, Encoded
+from lightning_llava.tiling import Size
 
 WINDOW = 256
 """Samples that compete for places in packs; a worker holds their encoded images in memory."""
@@ -45,8 +46,8 @@ class _Drawn:
     key: str
     id: str
     images: list[bytes]
+    sizes: list[Size]
     encoded: Encoded
-    length: int
 
 
 class StreamDataset(IterableDataset[Batch]):
@@ -128,7 +129,7 @@ class StreamDataset(IterableDataset[Batch]):
         rng = self._rng(1, self.rank, worker)
         while True:
             window = list(islice(draws, WINDOW))
-            lengths = np.asarray([drawn.length for drawn in window])
+            lengths = np.asarray([drawn.encoded.length for drawn in window])
             packs = best_fit_decreasing(lengths, self.pack_tokens)
             usable = 0
             for i in rng.permutation(len(packs)):
@@ -152,12 +153,14 @@ class StreamDataset(IterableDataset[Batch]):
 
     def _row(self, drawn: _Drawn, faults: list[str]) -> Row | None:
         try:
-            pixels = [self.transform(image) for image in drawn.images]
+            pictures = self.transform.prepare(drawn.images)
         except SettingError as error:
             faults.append(_fault(drawn.source, drawn.shard, drawn.key, error))
             return None
-        name = f"{drawn.source}/{drawn.id}"
-        return Row(name, drawn.encoded.input_ids, drawn.encoded.labels, pixels)
+        assert pictures.sizes == drawn.sizes, "an image decodes to another size than its header's"
+        name, encoded = f"{drawn.source}/{drawn.id}", drawn.encoded
+        ids, labels = encoded.input_ids, encoded.labels
+        return Row(name, ids, labels, pictures.pixels, pictures.sizes, encoded.image_tokens)
 
     def _draw(self, slot: int, faults: list[str]) -> Iterator[_Drawn]:
         """Mix the sources."""
@@ -207,13 +210,14 @@ class StreamDataset(IterableDataset[Batch]):
 
     def _read(self, source: str, shard: str, found: FoundSample, stream: BinaryIO) -> _Drawn:
         images = [_pread(stream, *image.extent) for image in found.images]
-        encoded = self.encoder.encode(found.record.turns, len(images))
-        length = self.encoder.length(encoded.input_ids)
-        if length > self.pack_tokens:
+        sizes = [image.size for image in found.images]
+        encoded = self.encoder.encode(found.record.turns, sizes)
+        if encoded.length > self.pack_tokens:
             raise SettingError(
-                f"takes more than data.pack_tokens ({length} tokens, {self.pack_tokens} allowed)"
+                f"takes more than data.pack_tokens ({encoded.length} tokens, {self.pack_tokens} "
+                "allowed)"
             )
-        return _Drawn(source, shard, found.key, found.record.id, images, encoded, length)
+        return _Drawn(source, shard, found.key, found.record.id, images, sizes, encoded)
 
     def _rng(self, *purpose: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, 4, self.position, *purpose])

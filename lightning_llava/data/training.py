@@ -17,6 +17,7 @@ from lightning_llava.errors import SettingError
 from lightning_llava.specs import SourceSpec
 from lightning_llava.text.conversation import ConversationEncoder
 from lightning_llava.text.preflight import Example, preflight, summary_table
+from lightning_llava.tiling import Tiling
 
 RECIPE_BATCH = {"chat": 128, "plain": 256}
 """Samples of an optimizer step in LLaVA 1.5's scripts: finetune and pretrain."""
@@ -24,7 +25,13 @@ SHOWN = 5
 """Samples left out that are named in the log."""
 
 
-def make_plan(index: Index, sources: Mapping[str, SourceSpec], pack_tokens: int, seed: int) -> Plan:
+def make_plan(
+    index: Index,
+    sources: Mapping[str, SourceSpec],
+    pack_tokens: int,
+    seed: int,
+    tiling: Tiling | None = None,
+) -> Plan:
     """Plan the packs of an index."""
     return Plan(
         lengths=index.lengths,
@@ -32,7 +39,7 @@ def make_plan(index: Index, sources: Mapping[str, SourceSpec], pack_tokens: int,
         weights=[sources[name].weight for name in index.sources],
         pack_tokens=pack_tokens,
         seed=seed,
-        num_images=index.num_images,
+        num_images=index.num_images if tiling is None else index.count_tiles(tiling),
         identity=index.fingerprint,
         names=index.sources,
     )
@@ -122,14 +129,13 @@ def _examples(index: Index, storage: ShardStorage, number: int) -> Iterable[Exam
     for source in range(len(index.sources)):
         own = np.flatnonzero(index.source_numbers == source)
         for i in islice(own, 0, None, max(1, math.ceil(own.size / number))):
-            indexed = index[int(i)]
+            indexed, sizes = index[int(i)], index.sizes_of(int(i))
             try:
                 sample = read_sample(storage, indexed)
             except (SettingError, OSError):
                 continue  # a blank takes its place when its turn comes, and is counted then
             name = f"shard {printable(indexed.shard)}, sample {indexed.key}"
-            images = len(sample.images)
-            yield Example(name, indexed.source, sample.language, sample.turns, images)
+            yield Example(name, indexed.source, sample.language, sample.turns, sizes)
 
 
 def describe_mixture(index: Index, sources: Mapping[str, SourceSpec]) -> dict[str, Any]:

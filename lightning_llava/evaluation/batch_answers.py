@@ -30,6 +30,7 @@ def answer_batch(
         max_new_tokens,
         encoder.stop_ids,
         batch.at_once,
+        batch.image_sizes,
     )
     texts = [encoder.decode(ids) for ids in answers]
     rows = [

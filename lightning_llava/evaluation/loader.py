@@ -13,13 +13,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_llava.batch import IGNORE_INDEX
 from lightning_llava.data.collate import Row, expand_placeholders, stack_pixels
-from lightning_llava.data.images import ImageTransform
+from lightning_llava.data.images import ImageTransform, Pictures
 from lightning_llava.data.workers import outlive_signals
 from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.benchmarks import Question
 from lightning_llava.geometry import VisionGeometry
 from lightning_llava.text.conversation import ConversationEncoder
 from lightning_llava.text.turns import IMAGE_PLACEHOLDER, Turn
+from lightning_llava.tiling import Size
 
 
 @dataclass
@@ -28,6 +29,8 @@ class QuestionBatch:
 
     pixel_values: UInt8[Tensor, "images 3 height width"]
     """Raw pixels of what all prompts are about; none for plain text."""
+    image_sizes: list[Size]
+    """Of the images, before they were resized."""
     prompts: list[list[int]]
     """Ids with every image's placeholders expanded."""
     questions: list[list[Question]]
@@ -82,28 +85,30 @@ class QuestionDataset(Dataset[QuestionBatch]):
     def __getitem__(self, index: int) -> QuestionBatch:
         """Tokenise the questions about one image and decode it."""
         group = self.groups[index % len(self.groups)]
-        pixels = self._pixels(group[0][0])
-        rows, texts = zip(*(self._prompt(same[0], pixels) for same in group), strict=True)
+        pictures = self._pictures(group[0][0])
+        rows, texts = zip(*(self._prompt(same[0], pictures) for same in group), strict=True)
         ids = [expand_placeholders(row, self.geometry.image_tokens)[0].tolist() for row in rows]
         pixel_values = stack_pixels(rows[:1], self.geometry.image_size)
         served = group if index < len(self.groups) else [[] for _ in group]
-        return QuestionBatch(pixel_values, ids, served, list(texts), self.at_once)
+        return QuestionBatch(pixel_values, pictures.sizes, ids, served, list(texts), self.at_once)
 
-    def _pixels(self, question: Question) -> list[UInt8[Tensor, "3 height width"]]:
+    def _pictures(self, question: Question) -> Pictures:
         if question.image is None:
-            return []
+            return Pictures()
         try:
-            return [self.transform(question.image.read_bytes())]
+            return self.transform.prepare([question.image.read_bytes()])
         except (SettingError, OSError) as error:
             raise SettingError(
                 f"question {question.question_id} of {question.benchmark}: {question.image}: "
                 f"{error}"
             ) from error
 
-    def _prompt(self, question: Question, pixels: list[Tensor]) -> tuple[Row, str]:
+    def _prompt(self, question: Question, pictures: Pictures) -> tuple[Row, str]:
         turns = question_turns(question, self.encoder, self.short_answer)
-        ids, text = self.encoder.prompt(turns, len(pixels))
-        return Row(question.question_id, ids, np.full_like(ids, IGNORE_INDEX), pixels), text
+        ids, text = self.encoder.prompt(turns, len(pictures.sizes))
+        counts = self.encoder.count_features(pictures.sizes)
+        labels, pixels = np.full_like(ids, IGNORE_INDEX), pictures.pixels
+        return Row(question.question_id, ids, labels, pixels, pictures.sizes, counts), text
 
 
 def question_loader(

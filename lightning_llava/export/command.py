@@ -44,6 +44,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     trained = read_trained(options.checkpoint, "--checkpoint")
+    if trained.vision.any_resolution:
+        raise SettingError(
+            "--checkpoint: model.vision.any_resolution cuts pictures into tiles, which none of the "
+            "formats says; tools/evaluate.py and this project's commands read the checkpoint itself"
+        )
     geometry = vision_geometry(load_vision_config(trained.vision), trained.vision)
     encoder = ConversationEncoder(trained.language, geometry.image_tokens)
     dtype = TYPES[options.dtype]

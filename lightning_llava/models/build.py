@@ -14,6 +14,7 @@ from lightning_llava.models.llava import Llava
 from lightning_llava.models.lora import add_lora, is_lora
 from lightning_llava.models.projector import build_projector
 from lightning_llava.models.quantization import check_frozen
+from lightning_llava.models.tiles import build_newline
 from lightning_llava.models.vision import load_vision_tower
 from lightning_llava.specs import LanguageSpec, LearningRates, LoraSpec, ProjectorSpec, VisionSpec
 
@@ -65,7 +66,8 @@ def build_llava(
         add_lora(decoder, lora)
     embeddings = cast(nn.Embedding, decoder.get_input_embeddings())
     joint = build_projector(projector.type, tower.width, embeddings.weight.shape[1])
-    model = Llava(tower, joint, decoder)
+    newline = build_newline(tower.geometry.tiling, embeddings.weight.shape[1])
+    model = Llava(tower, joint, decoder, newline)
     set_trainable(model, learning_rate)
     return model.eval()
 
@@ -83,7 +85,7 @@ def named_parts(model: nn.Module) -> Iterator[tuple[Part, str, nn.Parameter]]:
     for name, parameter in model.named_parameters():
         if is_lora(name):
             yield "lora", name, parameter
-        elif name.startswith("projector."):
+        elif name.startswith("projector.") or name == "image_newline":
             yield "projector", name, parameter
         else:
             yield "language" if name.startswith("language.") else "vision", name, parameter

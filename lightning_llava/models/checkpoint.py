@@ -143,6 +143,8 @@ def few(title: str, names: list[str]) -> str:
 def _likely_cause(unexpected: list[str], reshaped: list[str]) -> str:
     if any(".lora_" in name for name in unexpected):
         return "It holds LoRA adapters: set model.lora as it was trained, or merge them first."
+    if "image_newline" in unexpected:
+        return "It was trained with model.vision.any_resolution: true; set that."
     if any(".lora_" in name for name in reshaped):
         return "The adapters have another rank: check model.lora.r."
     if reshaped:

@@ -52,9 +52,9 @@ class FlopCoefficients:
     windows: tuple[int | None, ...]
     """For each layer with attention, how many tokens a token sees; None: all up to itself."""
     tower: float
-    """Matrices of the vision tower, per image."""
+    """Matrices of the vision tower, per image; with any resolution per tile, overviews too."""
     tower_attention: float
-    """Attention of the vision tower, per image."""
+    """Attention of the vision tower, likewise."""
     projector: float
     """Projector, per image."""
     head: float
@@ -87,15 +87,20 @@ def flop_coefficients(model: Llava) -> FlopCoefficients:
 
 
 def flop_parts(
-    coefficients: FlopCoefficients, lengths: Sequence[int], images: int, supervised: int
+    coefficients: FlopCoefficients,
+    lengths: Sequence[int],
+    images: int,
+    supervised: int,
+    projected: float | None = None,
 ) -> dict[str, float]:
     """Return the FLOPs of a micro-batch by part, named as the coefficients are.
 
     Args:
         coefficients: of the model.
         lengths: tokens of every sample, image features among them; no padding, no blank samples.
-        images: number of images.
+        images: number of images; with any resolution of overviews and tiles.
         supervised: positions whose next token is learnt.
+        projected: how many images the features would make that reach the projector; None: all.
     """
     tokens = sum(lengths)
     pairs = sum(_pairs(n, window) for window in coefficients.windows for n in lengths)
@@ -107,16 +112,20 @@ def flop_parts(
         "attention": coefficients.pair * pairs,
         "tower": coefficients.tower * images,
         "tower_attention": coefficients.tower_attention * images,
-        "projector": coefficients.projector * images,
+        "projector": coefficients.projector * (images if projected is None else projected),
         "head": coefficients.head * supervised,
     }
 
 
 def micro_batch_flops(
-    coefficients: FlopCoefficients, lengths: Sequence[int], images: int, supervised: int
+    coefficients: FlopCoefficients,
+    lengths: Sequence[int],
+    images: int,
+    supervised: int,
+    projected: float | None = None,
 ) -> float:
     """Add up the FLOPs of a micro-batch, forward and backward; arguments as of `flop_parts`."""
-    return sum(flop_parts(coefficients, lengths, images, supervised).values())
+    return sum(flop_parts(coefficients, lengths, images, supervised, projected).values())
 
 
 def _pairs(length: int, window: int | None) -> float:

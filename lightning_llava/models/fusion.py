@@ -9,20 +9,19 @@ from lightning_llava.batch import IMAGE_TOKEN_INDEX
 
 def scatter_image_features(
     token_embeds: Float[Tensor, "rows tokens width"],
-    image_features: Float[Tensor, "images patches width"],
+    image_features: Float[Tensor, "features width"],
     is_image: Bool[Tensor, "rows tokens"],
 ) -> Float[Tensor, "rows tokens width"]:
     """Put each image's features where its placeholders stand, in reading order.
 
     Raises:
-        ValueError: the number of placeholders is not images x patches.
+        ValueError: the number of placeholders is not that of the features.
     """
-    placeholders, features = int(is_image.sum()), image_features.shape[0] * image_features.shape[1]
+    placeholders, features = int(is_image.sum()), image_features.shape[0]
     if placeholders != features:
         raise ValueError(
-            f"{placeholders} image placeholders in the batch, but {image_features.shape[0]} "
-            "images x "
-            f"{image_features.shape[1]} patches = {features} features"
+            f"{placeholders} image placeholders in the batch, but its images have {features} "
+            "features"
         )
     mask = is_image.unsqueeze(-1).expand_as(token_embeds)
     return token_embeds.masked_scatter(mask, image_features.to(token_embeds.dtype))

@@ -23,6 +23,7 @@ from lightning_llava.models.tree import (
     split_passes,
     suffix_places,
 )
+from lightning_llava.tiling import Size
 
 PASS_TOKENS = 4096
 """Most tokens in a pass: what it needs beside the weights grows with their number."""
@@ -38,6 +39,7 @@ def answer_group(
     max_new_tokens: int,
     stop_ids: Sequence[int],
     at_once: int | None = None,
+    image_sizes: Sequence[Size] = (),
 ) -> list[list[int]]:
     """Answer greedily, as `Llava.generate` would one prompt after another.
 
@@ -50,6 +52,7 @@ def answer_group(
         max_new_tokens: longest answer.
         stop_ids: what ends an answer.
         at_once: most prompts in a pass; None: all.
+        image_sizes: of the images, as `Llava.image_features` takes them.
 
     Returns:
         The new ids of each prompt, a stop id included where one was reached.
@@ -58,10 +61,11 @@ def answer_group(
     if not distinct:
         return []
     if obstacle(model, max(map(len, distinct)) + max_new_tokens) is not None:
-        found = [_answer_alone(model, pixel_values, p, max_new_tokens, stop_ids) for p in distinct]
+        images = (pixel_values, image_sizes)
+        found = [_answer_alone(model, images, p, max_new_tokens, stop_ids) for p in distinct]
     else:
         with attention_with_masks(model.language):
-            group = _Group(model, pixel_values, distinct)
+            group = _Group(model, pixel_values, image_sizes, distinct)
             found = [
                 answer
                 for numbers in group.passes(at_once or len(distinct))
@@ -74,9 +78,17 @@ def answer_group(
 class _Group:
     """Prompts about the same images, whose common prefix has been run."""
 
-    def __init__(self, model: Llava, pixel_values: Tensor, prompts: Sequence[Ids]) -> None:
+    def __init__(
+        self,
+        model: Llava,
+        pixel_values: Tensor,
+        image_sizes: Sequence[Size],
+        prompts: Sequence[Ids],
+    ) -> None:
         self._model, self._device = model, pixel_values.device
-        self._features = _flat_features(model, pixel_values)
+        self._features = torch.empty(0, 1, device=self._device)
+        if len(pixel_values):
+            self._features = model.image_features(pixel_values, image_sizes)
         self._length = common_prefix(prompts)
         self._suffixes = [prompt[self._length :] for prompt in prompts]
         self._row = SharedRow(model.language, self._device)
@@ -119,18 +131,17 @@ class _Group:
 
     def _embed(self, ids: Ids, features: Float[Tensor, "patches width"]) -> Tensor:
         input_ids = torch.tensor([list(ids)], device=self._device)
-        return self._model.place_features(input_ids, features[None])
-
-
-def _flat_features(model: Llava, pixel_values: Tensor) -> Float[Tensor, "patches width"]:
-    if pixel_values.shape[0] == 0:
-        return torch.empty(0, 1, device=pixel_values.device)
-    return model.image_features(pixel_values).flatten(0, 1)
+        return self._model.place_features(input_ids, features)
 
 
 def _answer_alone(
-    model: Llava, pixel_values: Tensor, prompt: Ids, max_new_tokens: int, stop_ids: Sequence[int]
+    model: Llava,
+    images: tuple[Tensor, Sequence[Size]],
+    prompt: Ids,
+    max_new_tokens: int,
+    stop_ids: Sequence[int],
 ) -> list[int]:
+    pixel_values, image_sizes = images
     device = pixel_values.device
     ids = torch.tensor([list(prompt)], device=device)
     batch = Batch(
@@ -138,6 +149,7 @@ def _answer_alone(
         labels=torch.full_like(ids, IGNORE_INDEX),
         position_ids=prefix_places(len(prompt), device).positions[None],
         pixel_values=pixel_values,
+        image_sizes=list(image_sizes),
         attention_mask=torch.ones_like(ids, dtype=torch.bool),
     )
     return model.generate(batch, max_new_tokens, list(stop_ids), pad_id=stop_ids[0])[0]

@@ -1,5 +1,6 @@
 """The composition: tower → projector → decoder, as in LLaVA 1.5 (llava_arch.py)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,7 +20,9 @@ from lightning_llava.models.loss import (
     summed_cross_entropy,
 )
 from lightning_llava.models.packed_attention import packed_arguments
+from lightning_llava.models.tiles import insert_newlines, reading_order
 from lightning_llava.models.vision import VisionTower
+from lightning_llava.tiling import NEWLINE, Size
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,21 @@ class Llava(nn.Module):
         vision_tower: pixels to patch features.
         projector: patch width to LLM width.
         language: any Hugging Face causal LLM.
+        image_newline: any resolution: what stands after each row of tile features.
     """
 
     def __init__(
-        self, vision_tower: VisionTower, projector: nn.Module, language: PreTrainedModel
+        self,
+        vision_tower: VisionTower,
+        projector: nn.Module,
+        language: PreTrainedModel,
+        image_newline: nn.Parameter | None = None,
     ) -> None:
         super().__init__()
         self.vision_tower = vision_tower
         self.projector = projector
         self.language = language
+        self.image_newline = image_newline
         self._head = find_head(language)
         self.grouping_obstacles: dict[str, str | None] = {}
         """Why questions cannot be answered together, by attention implementation, once it was
@@ -83,25 +92,46 @@ class Llava(nn.Module):
     def embed(self, batch: Batch) -> Float[Tensor, "rows tokens width"]:
         """Look up the tokens and put the image features where their placeholders stand."""
         if batch.pixel_values.shape[0] > 0:
-            return self.place_features(batch.input_ids, self.image_features(batch.pixel_values))
-        # Without an image the projector still takes part, times zero: every rank must have it in
-        # its graph.
-        blank = self.image_features(self._blank(batch))
-        embeds = self.place_features(batch.input_ids, blank[:0])
-        return embeds + 0 * blank.sum().to(embeds.dtype)
+            features = self.image_features(batch.pixel_values, batch.image_sizes)
+            return self.place_features(batch.input_ids, features)
+        # Without an image projector and newline still take part, times zero: every rank must have
+        # them in its graph.
+        blank = self._project(self.vision_tower(self._blank(batch)))
+        embeds = self.place_features(batch.input_ids, blank[0, :0])
+        zero = 0 * blank.sum().to(embeds.dtype)
+        if self.image_newline is not None:
+            zero = zero + 0 * self.image_newline.sum().to(embeds.dtype)
+        return embeds + zero
 
     def image_features(
-        self, pixel_values: UInt8[Tensor, "images 3 height width"]
-    ) -> Float[Tensor, "images patches llm_width"]:
-        """Encode images and project them into the LLM's width."""
-        features = self.vision_tower(pixel_values)
+        self,
+        pixel_values: UInt8[Tensor, "images 3 height width"],
+        image_sizes: Sequence[Size] = (),
+    ) -> Float[Tensor, "features llm_width"]:
+        """Encode images and project them into the LLM's width.
+
+        Args:
+            pixel_values: of squares; with any resolution of overviews and tiles.
+            image_sizes: of the images; needed with any resolution alone.
+        """
+        features, tiling = self.vision_tower(pixel_values), self.vision_tower.geometry.tiling
+        if tiling is None:
+            return self._project(features).flatten(0, 1)
+        assert self.image_newline is not None
+        order = reading_order(image_sizes, tiling, len(pixel_values))
+        is_newline = order == NEWLINE
+        kept, is_newline = order[~is_newline].to(features.device), is_newline.to(features.device)
+        projected = self._project(features.flatten(0, 1)[kept])
+        return insert_newlines(projected, self.image_newline, is_newline)
+
+    def _project(self, features: Tensor) -> Tensor:
         weight = next(self.projector.parameters(), features)
         return self.projector(features.to(weight.dtype))
 
     def place_features(
         self,
         input_ids: Int[Tensor, "rows tokens"],
-        image_features: Float[Tensor, "images patches width"],
+        image_features: Float[Tensor, "features width"],
     ) -> Float[Tensor, "rows tokens width"]:
         """Look up the tokens and put features that are there already at the placeholders."""
         token_ids, is_image = split_placeholders(input_ids)

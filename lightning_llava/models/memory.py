@@ -26,6 +26,7 @@ from lightning_llava.models.lora import add_lora, lora_targets
 from lightning_llava.models.precision import drop_adapter_casts, frozen_type
 from lightning_llava.models.projector import build_projector
 from lightning_llava.models.quantization import quantized_bytes
+from lightning_llava.models.tiles import build_newline
 from lightning_llava.models.vision import VisionTower
 from lightning_llava.specs import (
     LanguageSpec,
@@ -140,6 +141,7 @@ def _parts(
     projector = build_projector(settings.projector.type, tower.width, width)
     parts = {"vision_tower": tower, "projector": projector, "language": decoder}
     model = nn.ModuleDict(parts)
+    model.register_parameter("image_newline", build_newline(tower.geometry.tiling, width))
     set_trainable(model, settings.learning_rate)
     return model, linears
 

@@ -31,6 +31,7 @@ from lightning_llava.text.template import (
 )
 from lightning_llava.text.tokenizer import adds_bos, load_tokenizer, swallows_space
 from lightning_llava.text.turns import IMAGE_PLACEHOLDER, Turn, place_images
+from lightning_llava.tiling import Size, Tiling
 
 SPACES = (" ", "▁")
 """What SentencePiece takes for a space at the front of a text."""
@@ -53,6 +54,13 @@ class Encoded:
     labels: Int[np.ndarray, " tokens"]
     dropped_turns: int = 0
     """Turns cut from the end because the conversation was too long."""
+    image_tokens: tuple[int, ...] = ()
+    """Features of each image."""
+
+    @property
+    def length(self) -> int:
+        """Count the tokens after every image has been expanded."""
+        return len(self.input_ids) + sum(self.image_tokens) - len(self.image_tokens)
 
 
 Piece = tuple[Literal["text", "special", "content", "images", "system"], str]
@@ -66,13 +74,18 @@ class ConversationEncoder:
         spec: tokenizer, template, system text and greatest length.
         image_tokens: features per image, for the length.
         template: takes the place of the one that `spec` names (the align stage writes `plain`).
+        tiling: any resolution: what an image takes beyond that, by its size.
 
     Raises:
         SettingError: the template was written for another tokenizer.
     """
 
     def __init__(
-        self, spec: LanguageSpec, image_tokens: int, template: Template | None = None
+        self,
+        spec: LanguageSpec,
+        image_tokens: int,
+        template: Template | None = None,
+        tiling: Tiling | None = None,
     ) -> None:
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(spec)
         if template is None and spec.template == "auto":
@@ -83,7 +96,7 @@ class ConversationEncoder:
         if "system" in self.template.strip:
             self.system = self.system.strip()
         self.max_length = spec.max_length
-        self.image_tokens = image_tokens
+        self.image_tokens, self.tiling = image_tokens, tiling
         self.stop_ids = stop_ids(self.template, self.tokenizer)
         # Special tokens are written by the template alone; "</s>" inside a question stays ordinary
         # text. On a copy: every call of `self.tokenizer` sets this switch anew.
@@ -114,25 +127,30 @@ class ConversationEncoder:
         self._backend.encode_special_tokens = True  # what a pickled one has lost
         vars(self).update(state)
 
-    def encode(self, turns: Sequence[Turn], num_images: int) -> Encoded:
+    def encode(self, turns: Sequence[Turn], images: int | Sequence[Size]) -> Encoded:
         """Tokenise a training conversation.
 
         Args:
             turns: user and assistant in alternation.
-            num_images: images that the placeholders must consume.
+            images: that the placeholders must consume: how many, or the size of each, without which
+                any resolution has no lengths.
 
         Raises:
             SettingError: an empty answer, placeholders that do not match the images, too long even
                 as one pair.
         """
-        self.check(turns, num_images)
-        turns = place_images(turns, num_images)
+        counts = self.count_features(images)
+        self.check(turns, len(counts))
+        turns = place_images(turns, len(counts))
         for pairs in range(len(turns) // 2, 0, -1):
             input_ids, labels = self._tokenise(self.render(turns[: 2 * pairs]))
-            if self.length(input_ids) <= self.max_length:
-                if (input_ids == IMAGE_TOKEN_INDEX).sum() != num_images:
+            placed = int((input_ids == IMAGE_TOKEN_INDEX).sum())
+            dropped = len(turns) - 2 * pairs
+            encoded = Encoded(input_ids, labels, dropped, counts[:placed])
+            if encoded.length <= self.max_length:
+                if placed != len(counts):
                     break
-                return Encoded(input_ids, labels, dropped_turns=len(turns) - 2 * pairs)
+                return encoded
         raise SettingError(
             f"the conversation takes more than {self.max_length} tokens before its images and "
             "one whole answer are in; shorten it or raise model.language.max_length"
@@ -160,11 +178,12 @@ class ConversationEncoder:
             kept.append(index)
         return str(self.tokenizer.decode(kept, skip_special_tokens=True)).strip()
 
-    def length(self, input_ids: Int[np.ndarray, " tokens"]) -> int:
-        """Count the tokens after every image has been expanded."""
-        return len(input_ids) + int((input_ids == IMAGE_TOKEN_INDEX).sum()) * (
-            self.image_tokens - 1
-        )
+    def count_features(self, images: int | Sequence[Size]) -> tuple[int, ...]:
+        """Count the features of each image; arguments as of `encode`."""
+        if self.tiling is None:
+            return (self.image_tokens,) * (images if isinstance(images, int) else len(images))
+        assert not isinstance(images, int), "any resolution counts by sizes"
+        return tuple(self.image_tokens + self.tiling.tokens_of(size) for size in images)
 
     def check(self, turns: Sequence[Turn], num_images: int) -> None:
         """Refuse what LLaVA would mask silently, or what the template cannot write.

@@ -19,6 +19,7 @@ from lightning_llava.errors import SettingError
 from lightning_llava.text.conversation import ConversationEncoder, Encoded
 from lightning_llava.text.tokenizer import adds_bos, tokenizer_family
 from lightning_llava.text.turns import IMAGE_PLACEHOLDER, Turn
+from lightning_llava.tiling import Size
 
 PROBE = (Turn("user", f"{IMAGE_PLACEHOLDER}\nHi"), Turn("assistant", "Black"))
 """The conversation whose ids the templates' `golden` runs belong to."""
@@ -37,7 +38,8 @@ class Example:
     source: str
     language: str
     turns: Sequence[Turn]
-    num_images: int
+    images: int | Sequence[Size]
+    """How many, or the size of each, as `ConversationEncoder.encode` takes them."""
 
 
 @dataclass
@@ -65,7 +67,7 @@ class Summary:
         self.words += sum(len(text.split()) for text in texts)
         self.tokens += sum(len(encoder.tokenizer.tokenize(text)) for text in texts)
         self.supervised += int((encoded.labels != IGNORE_INDEX).sum())
-        self.length += encoder.length(encoded.input_ids)
+        self.length += encoded.length
         self.learnt = self.learnt or decode_spans(encoder, encoded)[0]
 
 
@@ -84,7 +86,7 @@ def preflight(
     summaries: dict[tuple[str, str], Summary] = {}
     for example in examples:
         try:
-            encoded = check_conversation(encoder, example.turns, example.num_images)
+            encoded = check_conversation(encoder, example.turns, example.images)
         except SettingError as error:
             shown = " / ".join(f"{turn.role}: {turn.text}" for turn in example.turns)[:SHOWN]
             raise SettingError(f"preflight, {example.name}: {error}; it says {shown!r}") from error
@@ -99,7 +101,7 @@ def check_encoder(encoder: ConversationEncoder) -> None:
     Raises:
         SettingError: the template does not fit the tokenizer.
     """
-    encoded = encoder.encode(PROBE, num_images=1)
+    encoded = encoder.encode(PROBE, [(1, 1)])
     ids, template = encoded.input_ids.tolist(), encoder.template
     setting = f"model.language.template: {template.name!r}"
     bos = encoder.tokenizer.bos_token_id
@@ -137,7 +139,7 @@ def _check_chat_template(encoder: ConversationEncoder) -> None:
         messages.insert(0, {"role": "system", "content": encoder.system})
     written = encoder.tokenizer.apply_chat_template(messages, tokenize=False)
     theirs = list(encoder.tokenizer(str(written), add_special_tokens=False)["input_ids"])  # pyright: ignore[reportArgumentType]
-    ours = encoder.encode(turns, 0).input_ids.tolist()
+    ours = encoder.encode(turns, []).input_ids.tolist()
     if theirs[: len(ours)] != ours:
         raise SettingError(
             f"model.language.template: auto gives the ids {ours}, but this tokenizer encodes its "
@@ -147,17 +149,18 @@ def _check_chat_template(encoder: ConversationEncoder) -> None:
 
 
 def check_conversation(
-    encoder: ConversationEncoder, turns: Sequence[Turn], num_images: int
+    encoder: ConversationEncoder, turns: Sequence[Turn], images: int | Sequence[Size]
 ) -> Encoded:
     """Encode a conversation, and compare what is supervised with its answers.
 
     Raises:
         SettingError: it cannot be encoded, or the labels do not say what the answers say.
     """
-    encoded = encoder.encode(turns, num_images)
-    images = int((encoded.input_ids == IMAGE_TOKEN_INDEX).sum())
-    if images != num_images:
-        raise SettingError(f"{images} image placeholders in the ids, expected {num_images}")
+    encoded = encoder.encode(turns, images)
+    expected_images = images if isinstance(images, int) else len(images)
+    placed = int((encoded.input_ids == IMAGE_TOKEN_INDEX).sum())
+    if placed != expected_images:
+        raise SettingError(f"{placed} image placeholders in the ids, expected {expected_images}")
     supervised = encoded.labels != IGNORE_INDEX
     if not np.array_equal(encoded.labels[supervised], encoded.input_ids[supervised]):
         raise SettingError("labels differ from the ids where they are supervised")

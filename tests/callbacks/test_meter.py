@@ -14,7 +14,7 @@ from lightning_llava.devices import Peak
 from lightning_llava.models.flops import flop_coefficients, micro_batch_flops
 from lightning_llava.specs import LoraSpec
 from runs import make_data, make_module, make_trainer
-from tiny import IMAGE_SIZE, build, row
+from tiny import IMAGE_SIZE, build, row, tiled_row
 
 CPU = torch.device("cpu")
 ROWS = [row("a", 12, 1, 4, 1), row("b", 20, 0, 9, 2)]
@@ -105,6 +105,19 @@ def test_blanks_are_no_samples(run, model):
     assert run.logged["speed/tokens_per_second"] == 30 / 2
     assert run.logged["speed/samples_per_second"] == 1 / 2
     flops = micro_batch_flops(flop_coefficients(model), [30], 0, 8)
+    assert run.logged["speed/tflops"] == pytest.approx(flops / 2 / 1e12, rel=1e-12)
+
+
+def test_of_tiles_only_what_is_no_padding_reaches_the_projector(clip, mistral, monkeypatch):
+    model = build(clip, mistral, LoraSpec(r=4), any_resolution=True)
+    # The overview and three tiles side by side, of which two rows of four are no padding.
+    wide = tiled_row("a", 12, [(200, 30)], 4, model.vision_tower.geometry.tiling)
+    run = Run(model, monkeypatch)
+    run.micro_batch(collate_packed([wide, ROWS[1]], 16, IMAGE_SIZE), wait=0, work=2, step=1)
+    tokens = 12 - 1 + 16 + 2 * (12 + 1)
+    assert run.logged["speed/tokens_per_second"] == (tokens + 20) / 2
+    coefficients = flop_coefficients(model)
+    flops = micro_batch_flops(coefficients, [tokens, 20], 4, 4 + 9, projected=1 + 2 * 12 / 16)
     assert run.logged["speed/tflops"] == pytest.approx(flops / 2 / 1e12, rel=1e-12)
 
 

@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 from argparse import ArgumentParser
@@ -6,7 +7,10 @@ import pytest
 from handmade import picture, record, says, write_tar
 
 from lightning_llava.data.index_command import add_index_command
+from lightning_llava.data.measure import encoder_fingerprint
 from lightning_llava.errors import SettingError
+from lightning_llava.geometry import load_vision_config, vision_geometry
+from lightning_llava.specs import VisionSpec
 
 QUESTION = says("<image>\nWhat is it?", "A cat.")
 ONE = record("a", QUESTION, 1)
@@ -123,7 +127,7 @@ def test_tokens(shards, tokenizer_folder, encoder, capsys):
     options = ["--tokenizer", tokenizer_folder, "--template", "mistral_instruct"]
     code, found = call_json(capsys, *shards, *options, "--image-tokens", "16")
     lengths = [
-        encoder.length(encoder.encode(turns, images).input_ids)
+        encoder.encode(turns, images).length
         for turns, images in (
             *[(parsed(QUESTION), 1)] * 3,
             (parsed(says("Привет", "Да", "Ещё", "Нет")), 0),
@@ -152,6 +156,41 @@ def test_image_tokens_are_those_of_a_tower(shards, tokenizer_folder, clip, capsy
         for more in (["--vision", clip], ["--image-tokens", "16"], [])
     ]
     assert tokens[0] == tokens[1] == tokens[2] - 576 + 16
+
+
+def test_tokens_of_tiles_are_those_of_training(shards, tokenizer_folder, clip, encoder, capsys):
+    options = ["--tokenizer", tokenizer_folder, "--template", "mistral_instruct", "--vision", clip]
+    specs = [
+        (VisionSpec(str(clip), any_resolution=True), []),
+        (VisionSpec(str(clip), any_resolution=True, grids=[[1, 1], [2, 3]]), ["--grids=1x1,2x3"]),
+    ]
+    totals = set()
+    for spec, more in specs:
+        trained = copy.copy(encoder)
+        trained.tiling = vision_geometry(load_vision_config(spec), spec).tiling
+        sizes = ((640, 480), (10, 30))
+        expected = [trained.encode(parsed(QUESTION), [size]).length for size in sizes]
+        _, found = call_json(capsys, shards[0], *options, "--any-resolution", *more)
+        index = json.loads(shards[0].with_name("a.tar.index.json").read_bytes())["index"]
+        lengths = index["encoders"][encoder_fingerprint(trained)]["lengths"]
+        assert lengths[:2] == expected
+        assert found["tokens"] == sum(lengths)
+        totals.add(found["tokens"])
+    assert len(totals) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (["--any-resolution"], "--any-resolution depends on the tower's image size; add --vision"),
+        (["--vision", "a", "--grids", "1x2"], "--grids are those of --any-resolution; add that"),
+        (["--vision", "a", "--any-resolution", "--grids", "2"], "--grids is '2'; expected rows x"),
+    ],
+)
+def test_tiles_without_what_they_need_are_refused(shards, tokenizer_folder, options, found):
+    named = ["--tokenizer", tokenizer_folder, "--template", "mistral_instruct"]
+    with pytest.raises(SettingError, match=found):
+        call(*shards, *named, *options)
 
 
 def test_refused_by_the_template(shards, tokenizer_folder, capsys):
@@ -200,7 +239,7 @@ def test_bytes_after_the_damage_are_counted(shards, capsys):
     [
         (["nothing-*.tar"], r"^SHARDS: nothing matches 'nothing-\*.tar' in "),
         (["a.tar", "*.tar"], "^SHARDS: .*a.tar is named twice"),
-        (["a.tar", "--template", "plain"], "^--template and --vision count tokens"),
+        (["a.tar", "--template", "plain"], "^--template, --vision and --any-resolution count"),
         (["a.tar", "--tokenizer", "x/y"], r"^--tokenizer needs --template"),
     ],
 )

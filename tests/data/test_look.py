@@ -90,7 +90,7 @@ def test_tokens_with_a_tokenizer(shard, capsys, tokenizer_folder, encoder):
         assert found[name][-1] == str(max(counts))
         assert float(found[name][2]) == round(sum(counts) / 4, 1)
     lengths = [
-        encoder.length(encoder.encode(turns, images).input_ids)
+        encoder.encode(turns, images).length
         for turns, images in (
             ([Turn("user", "<image>\nWhat is it on?"), Turn("assistant", "A red carpet")], 1),
             ([Turn("user", "<image><image>Same?"), Turn("assistant", "No")], 2),

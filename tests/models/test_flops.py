@@ -25,7 +25,7 @@ from lightning_llava.models.lora import add_lora
 from lightning_llava.models.projector import build_projector
 from lightning_llava.models.vision import VisionTower
 from lightning_llava.specs import LoraSpec, VisionSpec
-from tiny import IMAGE_SIZE, TEXT, VISION, VOCABULARY, row
+from tiny import IMAGE_SIZE, TEXT, VISION, VOCABULARY, build, row, tiled_row
 
 CLIP_L = {
     "hidden_size": 1024,
@@ -108,6 +108,18 @@ def test_a_whole_7b_that_trains_takes_what_was_computed_by_hand():
         model = compose(language, CLIP_L, ("projector", "language"))
     whole = micro_batch_flops(flop_coefficients(model), [791], 1, 100)
     assert whole / TERA == pytest.approx(34.3, rel=0.02)
+
+
+def test_torch_counts_the_same_of_tiles(clip, mistral):
+    model = build(clip, mistral, LoraSpec(r=4, alpha=8, dropout=0.0), any_resolution=True)
+    wide = tiled_row("a", 30, [(200, 30)], 9, model.vision_tower.geometry.tiling)
+    batch = collate_packed([wide], 16, IMAGE_SIZE)
+    lengths, tiles = batch.cu_seqlens.diff().tolist(), len(batch.pixel_values)
+    assert tiles == 4
+    # Of three tiles two rows of twelve features each.
+    found = flop_parts(flop_coefficients(model), lengths, tiles, 9, projected=1 + 24 / 16)
+    # As matrix products, causal attention is twice what is needed of it.
+    assert counted(model, batch) == sum(found.values()) + found["attention"]
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_placeholders_that_do_not_match_the_images_are_an_error(clip, mistral):
     model = build(clip, mistral)
     batch = collate_packed([row("a", 12, 1, 4, 1)], 15, IMAGE_SIZE)
     with pytest.raises(
-        ValueError, match="15 image placeholders in the batch, but 1 images x 16 patches"
+        ValueError, match="15 image placeholders in the batch, but its images have 16 features"
     ):
         model(batch)
 

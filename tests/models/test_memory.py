@@ -1,5 +1,7 @@
 """The computed peak: against built models, against the sum of `auto`, and by hand for a 7B."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import CLIPVisionConfig, Gemma2Config, MistralConfig
@@ -31,7 +33,7 @@ def settings(**changes):
 
 def built(clip, mistral, chosen):
     model = build_llava(
-        VisionSpec(name=str(clip)),
+        replace(chosen.vision, name=str(clip)),
         chosen.projector,
         LanguageSpec(name=str(mistral)),
         chosen.lora,
@@ -48,6 +50,7 @@ def built(clip, mistral, chosen):
         {},
         {"optimizer": "adamw_8bit", "lora": LoraSpec(r=128, alpha=1, dropout=0.05)},
         {"lora": None, "learning_rate": LearningRates(lora=None, language=1e-5)},
+        {"vision": VisionSpec(any_resolution=True)},
     ],
 )
 def test_what_is_fixed_is_what_auto_adds_up_of_a_built_model(clip, mistral, changes):

@@ -63,7 +63,8 @@ class OwnCheckpoint:
         self.vision, self.language = self._trained.vision, self._trained.language
         self._transform = ImageTransform(self.vision, *images.values())
         self._geometry = vision_geometry(load_vision_config(self.vision), self.vision)
-        self._encoder = ConversationEncoder(self.language, self._geometry.image_tokens)
+        image_tokens, tiling = self._geometry.image_tokens, self._geometry.tiling
+        self._encoder = ConversationEncoder(self.language, image_tokens, tiling=tiling)
         self._compute = torch.bfloat16 if device.type == "cuda" else torch.float32
         self.fingerprint = fingerprint(
             checkpoint=hash_files({"checkpoint": checkpoint}),
@@ -92,6 +93,7 @@ class OwnCheckpoint:
                 self.max_new_tokens,
                 self._encoder.stop_ids,
                 batch.at_once,
+                batch.image_sizes,
             )
         return [self._encoder.decode(ids) for ids in answers]
 

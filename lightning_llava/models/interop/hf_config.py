@@ -25,11 +25,6 @@ def check_parts(trained: Trained) -> None:
     Raises:
         SettingError: a projector that the class does not have, or features that it does not take.
     """
-    if trained.model["vision"].get("any_resolution"):
-        raise SettingError(
-            "--format hf: model.vision.any_resolution cuts pictures into tiles, which "
-            "transformers' LlavaForConditionalGeneration does not"
-        )
     front = num_front_tokens(load_vision_config(trained.vision))
     if front > 1:
         raise SettingError(

@@ -21,8 +21,8 @@ import exports
 import tiny
 from lightning_llava.errors import SettingError
 from lightning_llava.models.interop import hf
-from lightning_llava.models.interop.hf_config import check_head, check_parts
-from lightning_llava.models.trained import Trained
+from lightning_llava.models.interop.formats import FORMATS
+from lightning_llava.models.interop.hf_config import check_head
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +85,12 @@ def test_a_tower_with_registers_is_refused(checkpoint, tmp_path):
     assert "puts 3 features before its" in refused(tmp_path / "x", other)
 
 
-def test_any_resolution_is_refused(tmp_path):
-    trained = Trained(tmp_path, {}, {"vision": {"any_resolution": True}}, {}, 1)
-    with pytest.raises(SettingError, match="any_resolution cuts pictures into tiles"):
-        check_parts(trained)
+@pytest.mark.parametrize("kind", FORMATS)
+def test_any_resolution_is_refused(checkpoint, tmp_path, kind):
+    """LlavaForConditionalGeneration has no newline, and a PEFT folder no place for it."""
+    other = change(checkpoint, tmp_path, "vision", any_resolution=True)
+    said = refused(tmp_path / "x", other, "--format", kind)
+    assert "any_resolution cuts pictures into tiles" in said
 
 
 def test_a_quantized_language_model_is_refused(checkpoint, tmp_path):
