@@ -11,6 +11,7 @@ import yaml
 from lightning_llava.evaluation.score_tables import markdown_tables
 from lightning_llava.export.card_scores import read_scores
 from lightning_llava.export.card_usage import USAGE
+from lightning_llava.models.interop.hf_classes import classes_of
 from lightning_llava.models.trained import Trained
 from lightning_llava.text.conversation import ConversationEncoder
 from lightning_llava.text.turns import IMAGE_PLACEHOLDER, Turn
@@ -22,6 +23,7 @@ QUESTION = "What is in the picture?"
 PICTURES = {
     "pad": "padded to a square with the mean colour, then resized",
     "square": "shorter edge resized, centre cropped",
+    "tiles": "stretched over one square, and in their own proportions in tiles (LLaVA 1.6)",
 }
 
 
@@ -52,7 +54,7 @@ def write_card(
     tables = "\n\n".join(markdown_tables(read_scores(path)).strip() for path in scores)
     sections = {
         "Parts": _parts(trained),
-        "Use": USAGE.get(form, ""),
+        "Use": USAGE.get(form, "").replace("CLASS", classes_of(trained.vision).name),
         "Prompt": _prompt(trained, encoder),
         "Data": _data(trained),
         "Recipe": _recipe(trained) if trained.steps else "",
@@ -129,7 +131,7 @@ def _prompt(trained: Trained, encoder: ConversationEncoder) -> str:
 
 
 def _data(trained: Trained) -> str:
-    mode = trained.data["data.image_mode"]
+    mode = "tiles" if trained.vision.any_resolution else trained.data["data.image_mode"]
     said = f"Pictures: {PICTURES.get(mode, mode)}."
     sources = trained.data.get("data.sources")
     if not trained.steps:

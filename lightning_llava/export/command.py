@@ -44,13 +44,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     trained = read_trained(options.checkpoint, "--checkpoint")
-    if trained.vision.any_resolution:
-        raise SettingError(
-            "--checkpoint: model.vision.any_resolution cuts pictures into tiles, which none of the "
-            "formats says; tools/evaluate.py and this project's commands read the checkpoint itself"
-        )
     geometry = vision_geometry(load_vision_config(trained.vision), trained.vision)
-    encoder = ConversationEncoder(trained.language, geometry.image_tokens)
+    encoder = ConversationEncoder(trained.language, geometry.image_tokens, tiling=geometry.tiling)
     dtype = TYPES[options.dtype]
     more = {"max_shard_size": options.max_shard_size} if options.format == "hf" else {}
     with whole_or_absent(options.output) as folder:

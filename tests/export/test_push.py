@@ -7,6 +7,7 @@ from huggingface_hub.errors import LocalTokenNotFoundError
 
 from lightning_llava.errors import SettingError
 from lightning_llava.export import command, push
+from lightning_llava.geometry import VisionGeometry
 from lightning_llava.specs import VisionSpec
 
 
@@ -38,7 +39,7 @@ def exported(monkeypatch, tmp_path):
     """The command, with a format that writes one file."""
     trained = SimpleNamespace(vision=VisionSpec(), language=None)
     monkeypatch.setattr(command, "read_trained", lambda *_: trained)
-    monkeypatch.setattr(command, "vision_geometry", lambda *_: SimpleNamespace(image_tokens=1))
+    monkeypatch.setattr(command, "vision_geometry", lambda *_: VisionGeometry(32, 8, 16))
     for name in ("load_vision_config", "ConversationEncoder", "write_card", "verify"):
         monkeypatch.setattr(command, name, lambda *_, **__: None)
 

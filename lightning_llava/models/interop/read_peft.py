@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from lightning_llava.errors import SettingError
+from lightning_llava.models.interop.names import NEWLINE
 from lightning_llava.models.interop.peft_adapter import read_adapters
 from lightning_llava.models.interop.read_original import merge_into, tokenizer_of
 from lightning_llava.models.interop.source import (
@@ -12,6 +13,7 @@ from lightning_llava.models.interop.source import (
     Request,
     Source,
 )
+from lightning_llava.models.interop.template_file import find_template
 from lightning_llava.models.interop.weight_files import read_file, read_json
 from lightning_llava.specs import LanguageSpec, VisionSpec
 
@@ -48,11 +50,13 @@ def read_exported_adapter(folder: Path, request: Request) -> Source:
         vision.name, vision.revision = request.vision, None
     if request.base:
         language.name, language.revision = request.base, None
-    language.template = request.template or language.template
+    language.template = request.template or find_template(language.template, folder)
+    projector = read_file(folder / OUR_PROJECTOR, SETTING)
     source = Source(
         "adapter",
         vision=vision,
-        projector=read_file(folder / OUR_PROJECTOR, SETTING),
+        newline=projector.pop(NEWLINE, None),
+        projector=projector,
         projector_type=declared,
         language=language,
         image_mode=request.image_mode or image_mode,

@@ -14,6 +14,7 @@ from lightning_llava.errors import SettingError
 from lightning_llava.export.command import run
 from lightning_llava.geometry import load_vision_config, vision_geometry
 from lightning_llava.models.interop.adapter import export_adapter
+from lightning_llava.models.interop.formats import FORMATS
 from lightning_llava.models.interop.original import export_llava
 from lightning_llava.models.interop.weight_files import read_weights
 from lightning_llava.models.trained import build_trained, read_trained
@@ -158,6 +159,25 @@ def test_what_the_original_code_lacks_is_refused(own_twin, siglip, tmp_path):
     layouts.write_json(config, json.loads(config.read_text()) | {"rope_parameters": scaled})
     with pytest.raises(SettingError, match="rotations are of type 'llama3'"):
         export(export_llava, adapted, tmp_path / "two")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_template_that_is_a_file_goes_with_it(twin, adapted, tmp_path, form):
+    """Its path on this machine is nobody else's."""
+    file = tmp_path / "mine" / "short.yaml"
+    file.parent.mkdir()
+    file.write_text('user: "Q: {content} A:"\nanswer: "{content}{eos}"\nbegin: "{bos}"\n')
+    language = torch.load(adapted, weights_only=True)["model_settings"]["model.language"]
+    language["template"] = str(file)
+    checkpoint = change(adapted, tmp_path / "other.ckpt", {}, language=language)
+    folder = export(FORMATS[form], checkpoint, tmp_path / "out")
+    assert not [path for path in folder.glob("*.json") if str(file.parent) in path.read_text()]
+
+    imported = take_over(folder, tmp_path / "back", template=None)
+    kept = tmp_path / "back/templates/short.yaml"
+    assert imported.language.template == str(kept)
+    assert kept.read_text() == file.read_text()
+    assert_equals_twin(tmp_path / "back", twin)
 
 
 @pytest.mark.parametrize("form", ["adapter", "llava"])
