@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -117,15 +116,3 @@ def test_the_printed_line_for_an_llm_alone(tool, demo_world, tmp_path, capsys):
     model = parse(*(files.get(word, word) for word in shlex.split(line)[3:]))["model"]
     assert model["language"]["name"] == str(output / "language")
     assert model["language"]["template"] == "saiga_mistral"
-
-
-def test_a_template_of_ones_own_is_found_from_anywhere(tool, demo_world, tmp_path, monkeypatch):
-    language = AutoModelForCausalLM.from_pretrained(demo_world / "mini_mistral")
-    layouts.save_adapter(language, tmp_path / "lora", demo_world / "mini_mistral", ["q_proj"], True)
-    built_in = ROOT / "lightning_llava/text/templates/saiga_mistral.yaml"
-    (tmp_path / "own.yaml").write_text(built_in.read_text(encoding="utf-8"), encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    given = ["--source", "lora", "--output", "out", "--template", "own.yaml"]
-    assert tool.main(given) == 0
-    model = yaml.safe_load((tmp_path / "out/model.yaml").read_text(encoding="utf-8"))["model"]
-    assert model["language"]["template"] == str(tmp_path / "own.yaml")

@@ -146,8 +146,6 @@ def _check_language(source: Source, folder: Path) -> Any:
     try:
         spec.template = spec.template or _template(place, source)
         encoder = ConversationEncoder(replace(place, template=spec.template), image_tokens=1)
-        if (own := Path(spec.template).expanduser()).is_file():
-            spec.template = str(own.resolve())
         check_vocabulary(encoder, table_of(language).weight.shape[0], place.name)
     except SettingError as error:
         published = (source.tokenizer or place).name  # the copy will be gone
