@@ -43,6 +43,7 @@ def report(imported: Imported, output: Path) -> list[str]:
         return [*lines, f"train:    {stage} -c {config}"]
     start, lora = f"--model.init_from {shlex.quote(weights)}", imported.lora
     adapters = f" --model.lora.r {lora.r} --model.lora.alpha {lora.alpha}" if lora else ""
+    start += f" --data.image_mode {imported.image_mode}"
     if bits := imported.language.quantization:
         start += f" --model.language.quantization {bits}"
     return [
@@ -50,7 +51,7 @@ def report(imported: Imported, output: Path) -> list[str]:
         f"train:    {run} fit -c configs/stage/lora.yaml -c DATA.yaml -c HARDWARE.yaml "
         f"-c {config} {start}{adapters}",
         f"validate: {run} validate -c configs/eval/pope.yaml -c {config} {start}"
-        f"{adapters or ' --model.learning_rate.lora null'} --data.image_mode {imported.image_mode}",
+        f"{adapters or ' --model.learning_rate.lora null'}",
         "measure:  python tools/evaluate.py -c configs/eval/pope.yaml "
         f"--model {shlex.quote(weights)} --output runs/eval/imported",
     ]

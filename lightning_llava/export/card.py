@@ -157,6 +157,7 @@ def _recipe(trained: Trained) -> str:
         f"warmup {optimizer['warmup_ratio']:g}, weight decay {optimizer['weight_decay']:g}",
         "steps": f"{trained.steps:,}",
         "tokens of a pack": f"{trained.data['data.pack_tokens']:,}",
+        "packs of a step": trained.packs or "unknown",
         "seed": trained.data["seed_everything"],
         "versions": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
     }
@@ -185,7 +186,9 @@ def _train_again(trained: Trained) -> str:
     return (
         "Train it again with these settings as `settings.yaml` and the sources above as "
         f"`data.yaml`:\n\n```yaml\n{settings}```\n\n```bash\npython -m lightning_llava fit "
-        f"-c settings.yaml -c data.yaml --trainer.max_steps {trained.steps}\n```\n"
+        f"-c settings.yaml -c data.yaml --trainer.max_steps {trained.steps} "
+        f"--trainer.accumulate_grad_batches {trained.packs or 'PACKS'}\n```\n\n"
+        "on one GPU; on several, divide the last number by theirs.\n"
     )
 
 

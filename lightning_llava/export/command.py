@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from lightning_llava.errors import SettingError
 from lightning_llava.export.card import write_card
@@ -27,6 +28,8 @@ from lightning_llava.models.interop.hf import SHARD
 from lightning_llava.models.trained import read_trained
 from lightning_llava.text.conversation import ConversationEncoder
 
+FULL = ("No space left on device", "Disk quota exceeded")
+"""The system's words, which safetensors passes on in an error of its own."""
 PROG = "python tools/export.py"
 TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -46,14 +49,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
     dtype = TYPES[options.dtype]
     more = {"max_shard_size": options.max_shard_size} if options.format == "hf" else {}
     with whole_or_absent(options.output) as folder:
+        _say(f"writing: {options.format}, in {options.dtype}")
         card = (options.scores, options.license, options.language)
         write_card(folder, trained, encoder, options.format, *card)
         FORMATS[options.format](trained, encoder, folder, dtype, **more)
         if options.format == "hf":
+            what = "ids, pixels and logits" if options.verify else "ids and pixels"
+            _say(f"checking: transformers' {what} against those of training")
             verify(trained, encoder, folder, dtype, logits=options.verify)
-    print(f"written: {options.output}")  # noqa: T201
+    _say(f"written: {options.output}; its README.md has the lines that load it")
     if options.push_to_hub:
-        print(f"pushed: {push(options.output, options.push_to_hub, options.private)}")  # noqa: T201
+        _say(f"pushed: {push(options.output, options.push_to_hub, options.private)}")
     return 0
 
 
@@ -62,7 +68,7 @@ def whole_or_absent(output: Path) -> Iterator[Path]:
     """Give a folder that becomes `output` when all is in it, and is thrown away otherwise.
 
     Raises:
-        SettingError: there is something already.
+        SettingError: there is something already, nothing can be written, or the disk is full.
     """
     output = output.expanduser().absolute()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -70,16 +76,42 @@ def whole_or_absent(output: Path) -> Iterator[Path]:
             f"--output: {str(output)!r} exists and is not empty; name a new folder, or take the "
             "old one away"
         )
-    output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_name(f".{output.name}.{os.getpid()}.unfinished")
-    unfinished.mkdir()
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.mkdir()
+    except OSError as error:
+        raise SettingError(
+            f"--output: {str(output.parent)!r} cannot be written to ({error.strerror}); name a "
+            "folder elsewhere"
+        ) from error
     try:
         yield unfinished
+        _let_read(unfinished)
         if output.exists():
             output.rmdir()
         unfinished.rename(output)
+    except (OSError, SafetensorError) as error:
+        if not any(words in str(error) for words in FULL):
+            raise
+        free = shutil.disk_usage(output.parent).free
+        raise SettingError(
+            f"--output: the disk is full ({free:,} bytes free, beside what was written so far); "
+            "make room, or name a folder elsewhere"
+        ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _let_read(folder: Path) -> None:
+    """Give files the rights of their folder: safetensors writes them for their owner alone."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(folder.stat().st_mode & 0o666)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201
 
 
 def parser() -> ArgumentParser:
@@ -106,13 +138,8 @@ def parser() -> ArgumentParser:
         default="bfloat16",
         help="type of the weights; bfloat16 is what frozen ones have in training on a GPU",
     )
-    add(
-        "--max-shard-size",
-        type=_size,
-        default=SHARD,
-        metavar="SIZE",
-        help="hf: of a weights file, in KB, MB or GB",
-    )
+    size = "hf: most bytes of a weights file, such as 500MB"
+    add("--max-shard-size", type=_size, default=SHARD, metavar="SIZE", help=size)
     add(
         "--verify",
         action=BooleanOptionalAction,

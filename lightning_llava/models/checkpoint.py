@@ -101,6 +101,11 @@ def read_checkpoint(path: str, setting: str) -> dict:
     Raises:
         SettingError: no such file, or not a checkpoint.
     """
+    if Path(path).is_dir():
+        raise SettingError(
+            f"{setting}: {path!r} is a folder; name the .ckpt file, of a run folder "
+            "checkpoints/last.ckpt"
+        )
     if not Path(path).is_file():
         raise SettingError(
             f"{setting}: the file {path!r} does not exist; expected a .ckpt that fit wrote"

@@ -38,6 +38,8 @@ class Trained:
     """Settings of the data, by their full keys (`data.image_mode`)."""
     steps: int
     """Optimizer steps."""
+    packs: int | None = None
+    """Packs of a step, over all processes; None where that was not written."""
 
     @property
     def is_imported(self) -> bool:
@@ -83,6 +85,7 @@ def read_trained(checkpoint: Path, setting: str) -> Trained:
             {key.removeprefix("model."): v for key, v in content["model_settings"].items()},
             content["ShardDataModule"]["settings"],
             content["global_step"],
+            content["ShardDataModule"].get("layout", {}).get("step_size"),
         )
     except KeyError as error:
         raise SettingError(

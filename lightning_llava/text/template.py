@@ -126,7 +126,7 @@ def check_template(
         f"{' / '.join(template.families) or 'other'} tokenizers, but the tokenizer of "
         f"{spec.name!r} {found}; set "
         "model.language.template to the template of this LLM (built in: "
-        f"{', '.join(template_names())})"
+        f"{', '.join(template_names())}), to auto for its own chat template, or to a YAML file"
         + ("" if missing else ", or model.language.allow_foreign_template: true if you mean it")
     )
 

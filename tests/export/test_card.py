@@ -42,7 +42,7 @@ def trained(tmp_path):
         "seed_everything": 42,
         "data.sources": {"mix665k": {"weight": 1.0, "samples": 665298}},
     }
-    return Trained(tmp_path / "last.ckpt", {}, model, data, 5198)
+    return Trained(tmp_path / "last.ckpt", {}, model, data, 5198, 12)
 
 
 def write(folder, trained, encoder, form="hf", **more):
@@ -82,6 +82,8 @@ def test_it_says_data_and_recipe(tmp_path, trained, encoder):
     assert "* LoRA: r 128, alpha 256, dropout 0.05" in text
     assert "* optimizer: adamw, cosine, warmup 0.03, weight decay 0" in text
     assert "after 5,198 optimizer steps" in text
+    assert "* packs of a step: 12\n" in text
+    assert "--trainer.max_steps 5198 --trainer.accumulate_grad_batches 12\n" in text
     assert "| abc |" in text
     assert "padded to a square" in text
     assert "USER: <image>\nWhat is in the picture? ASSISTANT:" in text
@@ -163,3 +165,14 @@ def test_a_run_s_own_card_has_lines_that_run(tmp_path, clip, monkeypatch, capsys
     (settings,) = re.findall(r"```yaml\n(.*?)```", text, re.S)
     assert yaml.safe_load(settings)["model"]["language"]["template"] == "qwen3"
     assert read_trained(checkpoint, "").steps == 3
+
+
+def test_an_imported_checkpoint_has_a_card_without_a_recipe(tmp_path, trained, encoder):
+    trained.steps = 0
+    trained.data = {key: trained.data[key] for key in ("data.image_mode", "data.prompt")}
+    text = write(tmp_path, trained, encoder)
+    assert "not trained here" in text
+    assert "## Recipe" not in text
+    assert "--trainer.max_steps" not in text
+    assert "padded to a square" in text
+    assert "python tools/evaluate.py --model FOLDER" in text

@@ -31,7 +31,7 @@ def unfit(template, families, name, found, means=False):
     return (
         f"model.language.template: {template!r} was written for {families} tokenizers, but the "
         f"tokenizer of {str(name)!r} {found}; set model.language.template to the template of this "
-        f"LLM (built in: {BUILT_IN}){choice}"
+        f"LLM (built in: {BUILT_IN}), to auto for its own chat template, or to a YAML file{choice}"
     )
 
 

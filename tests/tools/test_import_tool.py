@@ -58,6 +58,7 @@ def test_the_printed_lines_train_validate_and_measure(tool, source, demo_world, 
     given = ["--source", source, "--output", output, "--template", "mistral_instruct"]
     assert tool.main([str(word) for word in given]) == 0
     printed = lines(capsys.readouterr().out)
+    assert " --data.image_mode pad" in " ".join(printed["train"])
     names = ["configs/stage/lora.yaml", "configs/hardware/cpu.yaml", output / "model.yaml"]
     first, *others = [stack(*order) for order in (names, names[::-1], names[1:] + names[:1])]
     assert all(other == first for other in others)

@@ -23,9 +23,20 @@ HEAD, TABLE = "lm_head.weight", "model.embed_tokens.weight"
 
 
 def language_skeleton(config: PretrainedConfig) -> PreTrainedModel:
-    """Build a causal LLM without weights."""
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    """Build a causal LLM without weights.
+
+    Raises:
+        SettingError: a config of something else, such as a vision tower.
+    """
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except ValueError as error:
+        # transformers' own words list all classes that it has.
+        raise SettingError(
+            f"--base: a model of type {config.model_type!r} is no causal LLM that transformers "
+            "loads; name the LLM, and a vision tower by --vision"
+        ) from error
 
 
 def table_of(language: PreTrainedModel) -> nn.Embedding:

@@ -149,7 +149,8 @@ def _check_language(source: Source, folder: Path) -> Any:
         check_vocabulary(encoder, table_of(language).weight.shape[0], place.name)
     except SettingError as error:
         published = (source.tokenizer or place).name  # the copy will be gone
-        raise SettingError(str(error).replace(place.name, published)) from error
+        said = str(error).replace(place.name, published)
+        raise SettingError(said.replace("model.language.template", "--template")) from error
     return language
 
 

@@ -320,3 +320,9 @@ def test_adapters_on_a_llava(twin, tmp_path, refused, tool, merge):
     base = str(tmp_path / "imported/language")
     layouts.take_over(source, tmp_path / "out", base=base, merge=bool(merge))
     layouts.assert_equals_twin(tmp_path / "out", twin)
+
+
+def test_a_tower_in_the_place_of_the_llm_is_named(refused, twin, tmp_path):
+    file, *_ = bare(twin, tmp_path)
+    said = refused(file, "--base", twin.tower, "--vision", twin.tower)
+    assert "--base: a model of type 'clip_vision_model' is no causal LLM" in said
