@@ -77,7 +77,8 @@ class ConversationEncoder:
         tiling: any resolution: what an image takes beyond that, by its size.
 
     Raises:
-        SettingError: the template was written for another tokenizer.
+        SettingError: the template was written for another tokenizer, or conversations end before an
+            image of any resolution does.
     """
 
     def __init__(
@@ -97,6 +98,14 @@ class ConversationEncoder:
             self.system = self.system.strip()
         self.max_length = spec.max_length
         self.image_tokens, self.tiling = image_tokens, tiling
+        if tiling and (most := image_tokens + tiling.most_tokens) >= self.max_length:
+            # Not one by one when they come: all large images would be missing.
+            raise SettingError(
+                f"model.language.max_length is {self.max_length}, but with "
+                f"model.vision.any_resolution an image alone takes up to {most} tokens; raise it "
+                "(4096 in configs/pictures/any_resolution.yaml), or take large grids out of "
+                "model.vision.grids"
+            )
         self.stop_ids = stop_ids(self.template, self.tokenizer)
         # Special tokens are written by the template alone; "</s>" inside a question stays ordinary
         # text. On a copy: every call of `self.tokenizer` sets this switch anew.
