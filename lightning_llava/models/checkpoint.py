@@ -141,7 +141,9 @@ def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
         settings: sections of `model` by their full keys, as a checkpoint's `model_settings`.
     """
     return {
-        key: asdict(SPECS[key]()) | value if key in SPECS and isinstance(value, Mapping) else value
+        key: asdict(SPECS[key]()) | dict(value)
+        if key in SPECS and isinstance(value, Mapping)
+        else value
         for key, value in settings.items()
     }
 
