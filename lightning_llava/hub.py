@@ -6,6 +6,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+
 from lightning_llava.errors import SettingError
 
 
@@ -36,7 +38,7 @@ def explain_loading(name: str, setting: str) -> Iterator[None]:
     """Turn the long errors of hub downloads and folder reads into one sentence with the setting."""
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, StrictDataclassError) as error:
         if isinstance(error, SettingError):
             raise
         first_line = next(

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+from lightning_llava.batch import IMAGE_TOKEN_INDEX
 from lightning_llava.data.collate import Row, collate_padded
 from lightning_llava.data.images import ImageTransform
 from lightning_llava.data.schema import Sample
@@ -30,7 +32,9 @@ from lightning_llava.text.conversation import ConversationEncoder
 from lightning_llava.text.turns import Turn
 from runs import make_trainer
 
-SIZES = {"square": (40, 40), "wide": (90, 31), "tall": (33, 80)}
+SIZES = {"square": (40, 40), "wide": (90, 31), "tall": (33, 80), "tiny": (5, 9), "small": (20, 20)}
+SHAPES = ("square", "wide", "tall")
+QUESTION = "What is in picture 3?"
 
 
 def write_samples(folder):
@@ -55,11 +59,9 @@ def train(root, vision, language, template, mode="pad", steps=3, **settings):
     """Train on handmade samples, and return the checkpoint."""
     root.mkdir(parents=True, exist_ok=True)
     specs = {
-        "vision": VisionSpec(name=str(vision)),
+        "vision": vision if isinstance(vision, VisionSpec) else VisionSpec(name=str(vision)),
         "language": LanguageSpec(name=str(language), template=template, max_length=400),
     }
-    for name in ("vision", "language"):
-        specs[name] = settings.pop(name, specs[name])
     defaults = {
         "projector": ProjectorSpec(),
         "learning_rate": LearningRates(projector=3e-2, lora=3e-2),
@@ -107,7 +109,9 @@ class Ours:
     def __init__(self, checkpoint: Path) -> None:
         trained = read_trained(checkpoint, "--checkpoint")
         geometry = vision_geometry(load_vision_config(trained.vision), trained.vision)
-        self.encoder = ConversationEncoder(trained.language, geometry.image_tokens)
+        self.encoder = ConversationEncoder(
+            trained.language, geometry.image_tokens, tiling=geometry.tiling
+        )
         self.transform = ImageTransform(trained.vision, trained.data["data.image_mode"])
         self.model = build_trained(trained, self.encoder).eval()
 
@@ -117,7 +121,9 @@ class Ours:
         return self.encoder.prompt(turns, images)[0]
 
     def batch(self, image, ids):
-        row = Row("probe", ids, ids, [self.transform(encoded(image))])
+        shown = self.transform.prepare([encoded(image)])
+        counts = self.encoder.count_features(shown.sizes)
+        row = Row("probe", ids, ids, shown.pixels, shown.sizes, counts)
         geometry = self.model.vision_tower.geometry
         return collate_padded([row], geometry.image_tokens, geometry.image_size, left=True)
 
@@ -129,3 +135,38 @@ class Ours:
         stop = self.encoder.stop_ids
         made = self.model.generate(self.batch(image, ids), tokens, stop, pad_id=0)
         return self.encoder.decode(made[0])
+
+
+def ask(processor, image):
+    content = [{"type": "image", "image": image}, {"type": "text", "text": QUESTION}]
+    return processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+
+
+def assert_same(checkpoint, folder, kind=LlavaForConditionalGeneration, shapes=SHAPES):
+    """Compare logits and greedy answers about pictures of several shapes."""
+    ours = Ours(checkpoint)
+    processor = AutoProcessor.from_pretrained(folder, backend="pil")
+    model = kind.from_pretrained(folder).eval()
+    answers = set()
+    for shape in shapes:
+        image = make_picture(shape)
+        inputs, ids = ask(processor, image), ours.prompt(f"<image>\n{QUESTION}")
+        expected = ours.batch(image, ids).input_ids[0]
+        expected[expected == IMAGE_TOKEN_INDEX] = processor.image_token_id
+        assert inputs["input_ids"][0].tolist() == expected.tolist()
+        with torch.no_grad():
+            logits = model(**inputs).logits
+        theirs = logits[..., : ours.logits(image, ids).shape[-1]]
+        assert (theirs - ours.logits(image, ids)).abs().max() <= 1e-5
+        made = model.generate(**inputs, max_new_tokens=12)[0, inputs["input_ids"].shape[1] :]
+        answer = processor.decode(made, skip_special_tokens=True).strip()
+        assert answer == ours.answer(image, ids)
+        answers.add(tuple(made.tolist()))
+    assert any(answers)
+    return model, processor

@@ -16,9 +16,13 @@ from transformers import (
     CLIPImageProcessorPil,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaImageProcessorPil,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessorPil,
+    LlavaNextProcessor,
     LlavaProcessor,
 )
-from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 import published
 from lightning_llava.batch import IMAGE_TOKEN_INDEX
@@ -28,8 +32,9 @@ from lightning_llava.models.interop.source import Request
 from lightning_llava.models.interop.weight_files import write_json
 from lightning_llava.models.trained import build_trained, read_trained
 from lightning_llava.text.conversation import ConversationEncoder
+from lightning_llava.tiling import Tiling
 from published import SPREAD
-from tiny import IMAGE_SIZE, VISION, row
+from tiny import IMAGE_SIZE, VISION, row, tiled_row
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 MM_FIELDS = {
@@ -41,6 +46,8 @@ MM_FIELDS = {
     "image_aspect_ratio": "pad",
     "tokenizer_padding_side": "right",
 }
+SIZES = [(70, 70), (200, 40), (31, 90), (5, 9), (20, 20)]
+"""Of pictures that are cut into tiles; the last one fits two grids as well."""
 
 
 @cache
@@ -49,9 +56,12 @@ def tokenizer():
 
 
 class Twin:
-    """transformers' LLaVA with random weights, its LLM and its tower as folders of their own."""
+    """transformers' LLaVA with random weights, its LLM and its tower as folders of their own.
 
-    def __init__(self, root: Path, text: str, width: int = 48) -> None:
+    With grids, rows and columns of tiles, it is LLaVA 1.6.
+    """
+
+    def __init__(self, root: Path, text: str, width: int = 48, grids=()) -> None:
         torch.manual_seed(5)
         self.root, self.text, self.tokenizer = root, text, tokenizer()
         self.image_token = self.tokenizer.convert_tokens_to_ids("<image>")
@@ -64,13 +74,18 @@ class Twin:
             "num_key_value_heads": 2,
             "vocab_size": len(self.tokenizer) + 7,  # padded, as llava-hf pads it
         }
-        config = LlavaConfig(
+        self.tiling = Tiling(tuple(grids), IMAGE_SIZE, 4) if grids else None
+        pinpoints = [[IMAGE_SIZE * rows, IMAGE_SIZE * columns] for rows, columns in grids]
+        self.pinpoints = {"image_grid_pinpoints": pinpoints} if grids else {}
+        config = (LlavaNextConfig if grids else LlavaConfig)(
             vision_config=VISION | {"model_type": "clip_vision_model"},
             text_config=settings,
             image_token_index=self.image_token,
             image_seq_length=16,
+            **self.pinpoints,
         )
-        self.model = LlavaForConditionalGeneration(config).eval()
+        model = LlavaNextForConditionalGeneration if grids else LlavaForConditionalGeneration
+        self.model = model(config).eval()
         for name, parameter in self.model.named_parameters():
             if parameter.dim() > 1:
                 torch.nn.init.normal_(parameter, std=0.1 if "layers" in name else SPREAD)
@@ -110,6 +125,7 @@ class Twin:
             ("model.multi_modal_projector.linear_1.", "model.mm_projector.0."),
             ("model.multi_modal_projector.linear_2.", "model.mm_projector.2."),
             ("model.language_model.", "model."),
+            ("model.image_newline", "model.image_newline"),
             ("lm_head.", "lm_head."),
         )
         # Buffers that checkpoints of that time have.
@@ -125,12 +141,14 @@ class Twin:
             ("model.vision_tower.", "vision_tower.vision_model."),
             ("model.multi_modal_projector.", "multi_modal_projector."),
             ("model.language_model.", "language_model.model."),
+            ("model.image_newline", "image_newline"),
             ("lm_head.", "language_model.lm_head."),
         )
 
     def projector(self, front: str) -> dict[str, torch.Tensor]:
         weights = self.original_weights(tower=False)
-        return {f"{front}{k}": v for k, v in weights.items() if "mm_projector" in k}
+        parts = ("mm_projector", "image_newline")
+        return {f"{front}{k}": v for k, v in weights.items() if any(part in k for part in parts)}
 
     def original_config(self) -> dict:
         text = self.model.config.text_config.to_dict()
@@ -141,12 +159,24 @@ class Twin:
         return (
             text
             | MM_FIELDS
+            | self.original_pictures()
             | {
                 "model_type": f"llava_{self.text}",
                 "architectures": [f"Llava{self.text.title()}ForCausalLM"],
                 "mm_vision_tower": str(self.tower),
             }
         )
+
+    def original_pictures(self) -> dict:
+        """The fields of LLaVA 1.6, whose code has width before height."""
+        if self.tiling is None:
+            return {}
+        turned = [[width, height] for height, width in self.pinpoints["image_grid_pinpoints"]]
+        return {
+            "image_aspect_ratio": "anyres",
+            "mm_patch_merge_type": "spatial_unpad",
+            "image_grid_pinpoints": turned,
+        }
 
     def save_original(self, folder: Path, tower: bool = False, shards: int = 0) -> Path:
         """As liuhaotian/llava-v1.5-* are published: `.bin`, in shards with an index."""
@@ -160,8 +190,12 @@ class Twin:
         folder.mkdir()
         self.model.config.save_pretrained(folder)
         settings = {"num_additional_image_tokens": 1, "chat_template": "{{ messages }}"}
-        LlavaProcessor(
-            pixels(LlavaImageProcessorPil, do_pad=True) if pad else pixels(),
+        if self.tiling:
+            made = pixels(LlavaNextImageProcessorPil, **self.pinpoints)
+        else:
+            made = pixels(LlavaImageProcessorPil, do_pad=True) if pad else pixels()
+        (LlavaNextProcessor if self.tiling else LlavaProcessor)(
+            made,
             self.tokenizer,
             patch_size=VISION["patch_size"],
             vision_feature_select_strategy="default",
@@ -177,16 +211,25 @@ class Twin:
         torch.save(self.projector("base_model.model."), folder / "non_lora_trainables.bin")
         return folder
 
+    def batches(self) -> list:
+        """One picture each."""
+        if self.tiling is None:
+            return [example()]
+        rows = [tiled_row("a", 14, [size], 5, self.tiling) for size in SIZES]
+        return [collate_padded([one], 16, IMAGE_SIZE) for one in rows]
+
     @torch.no_grad()
-    def logits(self, images: int = 1) -> torch.Tensor:
-        batch = example(images)
+    def logits(self, batch) -> torch.Tensor:
         mean, std = (
             torch.tensor(values).view(1, 3, 1, 1)
             for values in (pixels().image_mean, pixels().image_std)
         )
         ids = torch.where(batch.input_ids == IMAGE_TOKEN_INDEX, self.image_token, batch.input_ids)
-        pixel_values = (batch.pixel_values / 255 - mean) / std
-        return self.model(input_ids=ids, pixel_values=pixel_values, use_cache=False).logits
+        inputs = {"pixel_values": (batch.pixel_values / 255 - mean) / std}
+        if self.tiling:
+            inputs["pixel_values"] = inputs["pixel_values"][None]
+            inputs["image_sizes"] = torch.tensor([size[::-1] for size in batch.image_sizes])
+        return self.model(input_ids=ids, **inputs, use_cache=False).logits
 
 
 def example(images: int = 1):
@@ -255,8 +298,9 @@ def load(output: Path):
 
 def assert_equals_twin(output: Path, twin):
     model, _ = load(output)
-    with torch.no_grad():
-        ours = model.logits(example())
-    theirs = twin.logits()
-    assert theirs.std() > 0.1  # or else anything would be close
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    for batch in twin.batches():
+        with torch.no_grad():
+            ours = model.logits(batch)
+        theirs = twin.logits(batch)
+        assert theirs.std() > 0.1  # or else anything would be close
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)

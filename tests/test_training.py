@@ -299,6 +299,27 @@ def test_a_stage_starts_from_the_weights_of_another(demo_world, tmp_path):
         ).configure_model()
 
 
+def test_what_an_earlier_stage_trained_is_kept_by_those_that_do_not(demo_world, tmp_path):
+    """Or else the projector would be laid on a tower that it has never seen."""
+    rates = LearningRates(projector=1e-3, lora=1e-3, vision=1e-2)
+    trained = make_module(demo_world, learning_rate=rates)
+    run(demo_world, tmp_path / "one", StopAfter(2), module=trained)
+    first = str(tmp_path / "one/step-000002.ckpt")
+    later = make_module(demo_world, init_from=first)
+    run(demo_world, tmp_path / "two", StopAfter(2), module=later)
+    second = str(tmp_path / "two/step-000002.ckpt")
+    resumed = make_module(demo_world)
+    run(demo_world, tmp_path / "two", StopAfter(4), module=resumed, ckpt_path=second)
+    paths = (first, second, tmp_path / "two/step-000004.ckpt")
+    states = [torch.load(path, weights_only=True)["state_dict"] for path in paths]
+    tower = [name for name in states[0] if name.startswith("llava.vision_tower.")]
+    assert tower
+    for name in tower:
+        assert torch.equal(states[0][name], states[1][name])
+        assert torch.equal(states[0][name], states[2][name])
+        assert torch.equal(states[0][name], resumed.state_dict()[name])
+
+
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
 def test_trained_weights_in_half_precision_are_refused(demo_world, tmp_path, precision):
     trainer = make_trainer(tmp_path, max_steps=1, precision=precision)

@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Sequence
 
+from safetensors import SafetensorError
+
 from lightning_llava.errors import SettingError
 from lightning_llava.export.command import run
 
@@ -11,7 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0, or 2 on a wrong input."""
     try:
         return run(arguments)
-    except SettingError as error:
+    except (SettingError, OSError, SafetensorError) as error:  # the last of a disk that is full
         print(f"error: {error}", file=sys.stderr)
         return 2
 

@@ -11,17 +11,20 @@ import yaml
 from lightning_llava.evaluation.score_tables import markdown_tables
 from lightning_llava.export.card_scores import read_scores
 from lightning_llava.export.card_usage import USAGE
+from lightning_llava.models.interop.hf_classes import classes_of
 from lightning_llava.models.trained import Trained
 from lightning_llava.text.conversation import ConversationEncoder
 from lightning_llava.text.turns import IMAGE_PLACEHOLDER, Turn
 
 LIBRARIES = {"hf": "transformers", "adapter": "peft"}
 PACKAGES = ("lightning-llava", "torch", "transformers", "peft")
+IMPORTED = "taken over by lightning_llava as others had trained it"
 HUB_NAME = r"[\w.-]+/[\w.-]+"
 QUESTION = "What is in the picture?"
 PICTURES = {
     "pad": "padded to a square with the mean colour, then resized",
     "square": "shorter edge resized, centre cropped",
+    "tiles": "stretched over one square, and in their own proportions in tiles (LLaVA 1.6)",
 }
 
 
@@ -52,10 +55,10 @@ def write_card(
     tables = "\n\n".join(markdown_tables(read_scores(path)).strip() for path in scores)
     sections = {
         "Parts": _parts(trained),
-        "Use": USAGE.get(form, ""),
+        "Use": USAGE.get(form, "").replace("CLASS", classes_of(trained.vision).name),
         "Prompt": _prompt(trained, encoder),
         "Data": _data(trained),
-        "Recipe": _recipe(trained),
+        "Recipe": "" if trained.is_imported else _recipe(trained),
         "Scores": tables,
         "Again": _again(trained, form),
         "Licence": licence or "Not stated: base models and data have licences of their own.",
@@ -86,10 +89,10 @@ def _front_matter(
 
 
 def _summary(trained: Trained) -> str:
+    made = f"made with lightning_llava: a checkpoint after {trained.steps:,} optimizer steps"
     return (
         f"A LLaVA of the language model {_named(trained.language.name)} and the vision tower "
-        f"{_named(trained.vision.name)}, made with lightning_llava: a checkpoint after "
-        f"{trained.steps:,} optimizer steps."
+        f"{_named(trained.vision.name)}, {IMPORTED if trained.is_imported else made}."
     )
 
 
@@ -103,7 +106,8 @@ def _parts(trained: Trained) -> str:
         f"| {part} | {_named(spec.name)} | {spec.revision or 'newest at the time'} | {detail} |"
         for part, spec, detail in rows
     ]
-    lines.append(f"| projector | `{trained.projector.type}` | | trained here |")
+    joined = "imported" if trained.is_imported else "trained here"
+    lines.append(f"| projector | `{trained.projector.type}` | | {joined} |")
     return "\n".join(lines)
 
 
@@ -127,8 +131,10 @@ def _prompt(trained: Trained, encoder: ConversationEncoder) -> str:
 
 
 def _data(trained: Trained) -> str:
-    mode = trained.data["data.image_mode"]
+    mode = "tiles" if trained.vision.any_resolution else trained.data["data.image_mode"]
     said = f"Pictures: {PICTURES.get(mode, mode)}."
+    if trained.is_imported:
+        return f"{said} What the weights learnt from, their authors say."
     sources = trained.data.get("data.sources")
     if not sources:
         return f"{said} Samples came from a stream, whose sources the checkpoint does not list."
@@ -158,6 +164,12 @@ def _recipe(trained: Trained) -> str:
 
 
 def _again(trained: Trained, form: str) -> str:
+    measure = "python tools/evaluate.py --model FOLDER -c configs/eval/pope.yaml --output scores"
+    measured = f"Measure it:\n\n```bash\n{measure}\n```\n" if form == "hf" else ""
+    return measured if trained.is_imported else f"{_train_again(trained)}\n{measured}"
+
+
+def _train_again(trained: Trained) -> str:
     """Write the settings as a file that `fit` takes; folders by their last name."""
     model: dict[str, Any] = {**trained.model}
     for part in ("vision", "language"):
@@ -170,17 +182,11 @@ def _again(trained: Trained, form: str) -> str:
         if key in ("data.prompt", "data.image_mode", "data.pack_tokens")
     }
     settings = yaml.safe_dump({"model": model, "data": data}, sort_keys=False, allow_unicode=True)
-    text = (
+    return (
         "Train it again with these settings as `settings.yaml` and the sources above as "
         f"`data.yaml`:\n\n```yaml\n{settings}```\n\n```bash\npython -m lightning_llava fit "
         f"-c settings.yaml -c data.yaml --trainer.max_steps {trained.steps}\n```\n"
     )
-    if form == "hf":
-        text += (
-            "\nMeasure it:\n\n```bash\npython tools/evaluate.py --model FOLDER "
-            "-c configs/eval/pope.yaml --output scores\n```\n"
-        )
-    return text
 
 
 def _on_hub(name: str) -> bool:

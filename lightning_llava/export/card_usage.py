@@ -3,10 +3,10 @@
 HF = """\
 ```python
 from PIL import Image
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoProcessor, CLASS
 
 processor = AutoProcessor.from_pretrained("FOLDER", backend="pil")
-model = LlavaForConditionalGeneration.from_pretrained("FOLDER", dtype="auto")
+model = CLASS.from_pretrained("FOLDER", dtype="auto")
 question = [
     {"type": "image", "image": Image.open("photo.jpg")},
     {"type": "text", "text": "What is in the picture?"},

@@ -1,11 +1,13 @@
 """The command line of `tools/export.py`."""
 
 import os
+import re
 import shutil
 from argparse import (
     Action,
     ArgumentDefaultsHelpFormatter,
     ArgumentParser,
+    ArgumentTypeError,
     BooleanOptionalAction,
 )
 from collections.abc import Iterator, Sequence
@@ -39,13 +41,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     trained = read_trained(options.checkpoint, "--checkpoint")
-    if trained.vision.any_resolution:
-        raise SettingError(
-            "--checkpoint: model.vision.any_resolution cuts pictures into tiles, which none of the "
-            "formats says; tools/evaluate.py and this project's commands read the checkpoint itself"
-        )
     geometry = vision_geometry(load_vision_config(trained.vision), trained.vision)
-    encoder = ConversationEncoder(trained.language, geometry.image_tokens)
+    encoder = ConversationEncoder(trained.language, geometry.image_tokens, tiling=geometry.tiling)
     dtype = TYPES[options.dtype]
     more = {"max_shard_size": options.max_shard_size} if options.format == "hf" else {}
     with whole_or_absent(options.output) as folder:
@@ -67,6 +64,7 @@ def whole_or_absent(output: Path) -> Iterator[Path]:
     Raises:
         SettingError: there is something already.
     """
+    output = output.expanduser().absolute()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise SettingError(
             f"--output: {str(output)!r} exists and is not empty; name a new folder, or take the "
@@ -108,7 +106,13 @@ def parser() -> ArgumentParser:
         default="bfloat16",
         help="type of the weights; bfloat16 is what frozen ones have in training on a GPU",
     )
-    add("--max-shard-size", default=SHARD, metavar="SIZE", help="hf: of a weights file")
+    add(
+        "--max-shard-size",
+        type=_size,
+        default=SHARD,
+        metavar="SIZE",
+        help="hf: of a weights file, in KB, MB or GB",
+    )
     add(
         "--verify",
         action=BooleanOptionalAction,
@@ -146,6 +150,13 @@ def _add_card(parser: ArgumentParser) -> None:
         metavar="CODE",
         help="for the card: en, ru; may be given again",
     )
+
+
+def _size(text: str) -> str:
+    """Take a size as transformers reads it."""
+    if not re.fullmatch(r"[1-9]\d*[KMG]B", text):
+        raise ArgumentTypeError(f"found {text!r}, expected a size such as {SHARD}")
+    return text
 
 
 class Defaults(ArgumentDefaultsHelpFormatter):

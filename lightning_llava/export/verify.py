@@ -1,7 +1,7 @@
 """An exported folder, loaded as anybody will load it, compared with the checkpoint."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from copy import copy
 from pathlib import Path
@@ -11,19 +11,20 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoProcessor
 
 from lightning_llava.batch import IMAGE_TOKEN_INDEX
 from lightning_llava.data.collate import Row, collate_padded
 from lightning_llava.data.images import ImageTransform
 from lightning_llava.errors import SettingError
 from lightning_llava.hub import check_complete
+from lightning_llava.models.interop.hf_classes import classes_of
 from lightning_llava.models.trained import Trained, build_trained, read_trained
 from lightning_llava.text.conversation import ConversationEncoder
 from lightning_llava.text.turns import IMAGE_PLACEHOLDER, Turn
 
-SIZES = ((40, 40), (90, 31), (33, 80))
-"""Width and height of the pictures that are compared: square, wide, tall."""
+SIZES = ((40, 40), (90, 31), (33, 80), (5, 9))
+"""Width and height of the pictures that are compared: square, wide, tall, tiny."""
 PIXELS = 1e-5
 """Greatest difference of normalised pixels: the order of fp32 operations."""
 LOGITS = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.1}
@@ -70,13 +71,14 @@ def verify_text(processor: Any, encoder: ConversationEncoder) -> None:
         turns = [Turn("assistant" if n % 2 else "user", text) for n, text in enumerate(texts)]
         answered = [*turns, Turn("assistant", "Red.")]
         cases = [(turns, writer.prompt(turns, images)[0], True)]
+        counts = encoder.count_features(SIZES[:images])
         # Training itself may refuse an answer, or cut it off: then there is nothing to compare.
         with suppress(SettingError):
-            encoded = writer.encode(answered, images)
+            encoded = writer.encode(answered, SIZES[:images])
             cases += [(answered, encoded.input_ids, False)] * (not encoded.dropped_turns)
         system = "" if writer is encoder else writer.system
         for said, ids, opened in cases:
-            expected = _expanded(ids, encoder.image_tokens, processor.image_token_id)
+            expected = _expanded(ids, counts, processor.image_token_id)
             for messages in (_as_text(said), _as_parts(said)):
                 if system:
                     messages.insert(0, {"role": "system", "content": system})
@@ -100,13 +102,14 @@ def verify_pixels(processor: Any, transform: ImageTransform) -> None:
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (own.image_mean, own.image_std))
     for size in SIZES:
         picture = _picture(size)
-        expected = (transform(_encoded(picture)).float() / 255 - mean) / std
-        found = own(picture, return_tensors="pt")["pixel_values"][0]
+        pixels = torch.stack(transform.prepare([_encoded(picture)]).pixels)
+        expected = (pixels.float() / 255 - mean) / std
+        found = own(picture, return_tensors="pt")["pixel_values"].view(-1, *pixels.shape[1:])
         if found.shape != expected.shape or (found - expected).abs().max() > PIXELS:
             raise SettingError(
-                f"--format hf: {type(own).__name__} cannot prepare pictures as the tower's own "
-                f"processor did in training (data.image_mode: {transform.mode}; a picture of "
-                f"{size[0]} x {size[1]} becomes another); export --format adapter"
+                f"--format hf: {type(own).__name__} cannot prepare pictures as training did "
+                f"({_way(transform)}; a picture of {size[0]} x {size[1]} becomes another); export "
+                "--format adapter"
             )
 
 
@@ -127,7 +130,9 @@ def verify_logits(
     """
     picture = _picture(SIZES[1])
     ids, _ = encoder.prompt([Turn("user", ASKED)], 1)
-    row = Row("probe", ids, ids, [transform(_encoded(picture))])
+    shown = transform.prepare([_encoded(picture)])
+    counts = encoder.count_features(shown.sizes)
+    row = Row("probe", ids, ids, shown.pixels, shown.sizes, counts)
     expected = _own_logits(trained, encoder, row, dtype)
     inputs = processor.apply_chat_template(
         _as_parts([Turn("user", ASKED)]),
@@ -136,9 +141,8 @@ def verify_logits(
         return_dict=True,
         processor_kwargs={"images": [picture], "return_tensors": "pt"},
     )
-    loaded: Any = LlavaForConditionalGeneration.from_pretrained(
-        folder, dtype=dtype, output_loading_info=True
-    )
+    classes = classes_of(trained.vision)
+    loaded: Any = classes.model.from_pretrained(folder, dtype=dtype, output_loading_info=True)
     model, info = loaded
     check_complete(info, str(folder), "--format hf")
     with torch.no_grad():
@@ -146,8 +150,8 @@ def verify_logits(
     share = float((found - expected).norm() / (expected - expected.mean()).norm())
     if not share <= LOGITS[dtype]:
         raise SettingError(
-            "--format hf: transformers' LlavaForConditionalGeneration computes other logits than "
-            f"the checkpoint's model (they differ by {share:.2g} of their size, expected at most "
+            f"--format hf: transformers' {classes.name} computes other logits than the "
+            f"checkpoint's model (they differ by {share:.2g} of their size, expected at most "
             f"{LOGITS[dtype]:g}); export --format adapter"
         )
 
@@ -196,7 +200,7 @@ def _as_parts(turns: list[Turn]) -> list[dict[str, Any]]:
 def _tokenised(
     processor: Any, messages: list[dict[str, Any]], images: int, opened: bool
 ) -> list[int]:
-    pictures = {"images": [_picture(SIZES[0])] * images} if images else {}
+    pictures = {"images": [_picture(size) for size in SIZES[:images]]} if images else {}
     found = processor.apply_chat_template(
         messages,
         add_generation_prompt=opened,
@@ -207,8 +211,9 @@ def _tokenised(
     return [int(index) for index in found["input_ids"][0]]
 
 
-def _expanded(ids: np.ndarray, image_tokens: int, image_id: int) -> list[int]:
-    repeats = np.where(ids == IMAGE_TOKEN_INDEX, image_tokens, 1)
+def _expanded(ids: np.ndarray, image_tokens: Sequence[int], image_id: int) -> list[int]:
+    repeats = np.ones_like(ids)
+    repeats[ids == IMAGE_TOKEN_INDEX] = image_tokens
     return np.repeat(np.where(ids == IMAGE_TOKEN_INDEX, image_id, ids), repeats).tolist()
 
 
@@ -219,6 +224,10 @@ def _difference(expected: list[int], found: list[int]) -> str:
     )
     here = slice(max(0, shared - 2), shared + 4)
     return f"… {expected[here]} … where it writes … {found[here]} …"
+
+
+def _way(transform: ImageTransform) -> str:
+    return "in tiles" if transform.tiling else f"data.image_mode: {transform.mode}"
 
 
 def _picture(size: tuple[int, int]) -> Image.Image:

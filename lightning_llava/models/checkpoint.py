@@ -33,11 +33,11 @@ SPECS = {
 
 
 def checkpoint_names(model: Llava) -> set[str]:
-    """Name the parameters a checkpoint holds: all that train, and always projector and adapters."""
+    """Name the parameters a checkpoint holds: all that train or ever did, projector, adapters."""
     return {
         name
         for part, name, parameter in named_parts(model)
-        if parameter.requires_grad or part in ("projector", "lora")
+        if parameter.requires_grad or part in ("projector", "lora") or name in model.taken_over
     }
 
 
@@ -73,6 +73,7 @@ def load_checkpoint_state(
             f"{few('shaped differently', reshaped)}. {_likely_cause(unexpected, reshaped)}"
         )
     model.load_state_dict(shard_like(model, state), strict=False)
+    model.taken_over.update(state)
     return missing
 
 
@@ -170,6 +171,11 @@ def few(title: str, names: list[str]) -> str:
 def _likely_cause(unexpected: list[str], reshaped: list[str]) -> str:
     if any(".lora_" in name for name in unexpected):
         return "It holds LoRA adapters: set model.lora as it was trained, or merge them first."
+    if any(name.startswith("language.") for name in unexpected) and not reshaped:
+        return (
+            "It holds an LLM that was trained itself. To put adapters on that, take it out by "
+            "tools/export.py and in again by tools/import_weights.py; or set model.lora: null."
+        )
     if "image_newline" in unexpected:
         return "It was trained with model.vision.any_resolution: true; set that."
     if any(".lora_" in name for name in reshaped):

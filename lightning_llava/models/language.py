@@ -27,15 +27,17 @@ TEXT_HALF = {
 the LLM alone has it."""
 
 
-def load_language_config(spec: LanguageSpec) -> PretrainedConfig:
+def load_language_config(
+    spec: LanguageSpec, setting: str = "model.language.name"
+) -> PretrainedConfig:
     """Load the config of the LLM; of a checkpoint of pictures and text, its text half's."""
-    return _load_config(spec)[0]
+    return _load_config(spec, setting)[0]
 
 
-def _load_config(spec: LanguageSpec) -> tuple[PretrainedConfig, bool]:
+def _load_config(spec: LanguageSpec, setting: str) -> tuple[PretrainedConfig, bool]:
     """Load the config, and tell whether it is half of a larger one."""
-    name = resolve(spec.name, "model.language.name")
-    with explain_loading(spec.name, "model.language.name"):
+    name = resolve(spec.name, setting)
+    with explain_loading(spec.name, setting):
         config = AutoConfig.from_pretrained(name, revision=spec.revision, trust_remote_code=False)
     half = getattr(config, "text_config", None)
     return half or config, half is not None
@@ -63,7 +65,7 @@ def load_language_model(
             rotations change, or bitsandbytes is missing.
     """
     more = loading_arguments(spec.quantization, compute or dtype, device)
-    config, is_half = _load_config(spec)
+    config, is_half = _load_config(spec, "model.language.name")
     _check_length(config, spec)
     name = resolve(spec.name, "model.language.name")
     with explain_loading(spec.name, "model.language.name"):

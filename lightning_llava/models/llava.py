@@ -56,6 +56,9 @@ class Llava(nn.Module):
         self.language = language
         self.image_newline = image_newline
         self._head = find_head(language)
+        self.taken_over: set[str] = set()
+        """Names of what came from a checkpoint. The next one holds it too, trained again or not:
+        elsewhere it is nowhere."""
         self.grouping_obstacles: dict[str, str | None] = {}
         """Why questions cannot be answered together, by attention implementation, once it was
         tried (`grouped_probe`)."""

@@ -1,12 +1,10 @@
 """LoRA on the decoder's linear layers, through peft."""
 
 from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import PreTrainedModel
 
 from lightning_llava.errors import SettingError
-from lightning_llava.models.quantization import is_quantized
 from lightning_llava.specs import LoraSpec
 
 
@@ -48,20 +46,3 @@ def add_lora(language: PreTrainedModel, spec: LoraSpec) -> None:
 def is_lora(name: str) -> bool:
     """Tell whether a parameter name is an adapter's."""
     return ".lora_" in name
-
-
-def merge_lora(language: nn.Module) -> None:
-    """Fold the adapters into the base weights, in place.
-
-    Raises:
-        SettingError: the base is quantized; rounding would swallow part of what was learnt.
-    """
-    if is_quantized(language):
-        raise SettingError(
-            "model.language.quantization: adapters cannot be merged into quantized weights "
-            "without rounding them once more; load the LLM with model.language.quantization: null "
-            "and merge them there"
-        )
-    for module in language.modules():
-        if isinstance(module, LoraLayer):
-            module.merge()  # pyright: ignore[reportCallIssue]

@@ -40,6 +40,11 @@ class Trained:
     """Optimizer steps."""
 
     @property
+    def is_imported(self) -> bool:
+        """Whether tools/import_weights.py wrote it, and no run."""
+        return "seed_everything" not in self.data
+
+    @property
     def vision(self) -> VisionSpec:
         """The tower."""
         return VisionSpec(**self.model["vision"])

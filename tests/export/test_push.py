@@ -3,10 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
-from huggingface_hub.errors import LocalTokenNotFoundError
+from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
 
 from lightning_llava.errors import SettingError
 from lightning_llava.export import command, push
+from lightning_llava.geometry import VisionGeometry
 from lightning_llava.specs import VisionSpec
 
 
@@ -38,7 +39,7 @@ def exported(monkeypatch, tmp_path):
     """The command, with a format that writes one file."""
     trained = SimpleNamespace(vision=VisionSpec(), language=None)
     monkeypatch.setattr(command, "read_trained", lambda *_: trained)
-    monkeypatch.setattr(command, "vision_geometry", lambda *_: SimpleNamespace(image_tokens=1))
+    monkeypatch.setattr(command, "vision_geometry", lambda *_: VisionGeometry(32, 8, 16))
     for name in ("load_vision_config", "ConversationEncoder", "write_card", "verify"):
         monkeypatch.setattr(command, name, lambda *_, **__: None)
 
@@ -65,8 +66,16 @@ def test_the_finished_folder_is_pushed(hub, exported, capsys, options, private):
     assert "pushed: https://hub/me/llava-saiga/commit/1" in capsys.readouterr().out
 
 
-def test_a_push_that_fails_leaves_the_folder(hub, exported, tmp_path):
-    hub.error = LocalTokenNotFoundError("Token is required, but no token found.")
+@pytest.mark.parametrize(
+    "error",
+    [
+        LocalTokenNotFoundError("Token is required, but no token found."),
+        HTTPError("Connection refused: no token found."),
+    ],
+    ids=repr,
+)
+def test_a_push_that_fails_leaves_the_folder(hub, exported, tmp_path, error):
+    hub.error = error
     with pytest.raises(SettingError, match=r"no token found.*hf auth login.*hf upload me/x "):
         command.run([*exported, "--push-to-hub", "me/x"])
     assert (tmp_path / "out" / "model.safetensors").exists()

@@ -13,7 +13,8 @@ from transformers import (
 from lightning_llava.data.collate import collate_packed, collate_padded
 from lightning_llava.errors import SettingError
 from lightning_llava.models.build import build_llava, named_parts
-from lightning_llava.models.lora import merge_lora
+from lightning_llava.models.checkpoint import load_checkpoint_state
+from lightning_llava.models.interop.merged import fold_adapters
 from lightning_llava.models.projector import build_projector
 from lightning_llava.models.vision import load_vision_tower
 from lightning_llava.specs import LanguageSpec, LearningRates, LoraSpec, ProjectorSpec, VisionSpec
@@ -83,8 +84,15 @@ def test_merging_adapters_changes_no_logits(clip, mistral):
     batch = collate_packed([row("a", 12, 1, 4, 1)], 16, IMAGE_SIZE)
     with torch.no_grad():
         before = model.logits(batch)
-        merge_lora(model.language)
+        fold_adapters(model.language)
         torch.testing.assert_close(model.logits(batch), before, atol=1e-5, rtol=1e-5)
+
+
+def test_adapters_on_an_llm_that_an_earlier_stage_trained(clip, mistral):
+    whole = build(clip, mistral, None, LearningRates(lora=None, language=1e-5))
+    state = {n: p for n, p in whole.named_parameters() if not n.startswith("vision_tower.")}
+    with pytest.raises(SettingError, match=r"trained itself.*tools/export\.py.*model\.lora: null"):
+        load_checkpoint_state(build(clip, mistral, LoraSpec(r=2)), state, allow_fresh=True)
 
 
 def test_a_decoder_without_linear_layers_takes_no_adapters(clip, tmp_path):

@@ -13,7 +13,6 @@ from lightning_llava.models import quantization
 from lightning_llava.models.activation_memory import measure_layer
 from lightning_llava.models.build import build_llava
 from lightning_llava.models.flops import flop_coefficients
-from lightning_llava.models.lora import merge_lora
 from lightning_llava.models.precision import drop_adapter_casts
 from lightning_llava.models.quantization import quantized_bytes
 from lightning_llava.specs import LanguageSpec, LearningRates, LoraSpec, ProjectorSpec, VisionSpec
@@ -155,9 +154,3 @@ def test_without_bitsandbytes_the_sentence_names_the_extra(clip, decoders, monke
         match=r"model\.language\.quantization: int8 needs .*extra gpu.* to null",
     ):
         build(clip, decoders[False], "int8")
-
-
-def test_adapters_are_not_merged_into_rounded_weights(clip, decoders):
-    model = build(clip, decoders[False], "nf4", LoraSpec(r=4, alpha=8))
-    with pytest.raises(SettingError, match=r"load the LLM with model\.language\.quantiz.*: null"):
-        merge_lora(model.language)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from lightning_llava.errors import SettingError
 from lightning_llava.models.checkpoint import few
-from lightning_llava.models.interop.names import peft_name
+from lightning_llava.models.interop.names import NEWLINE, peft_name
 from lightning_llava.models.interop.source import OUR_PROJECTOR, OUR_SETTINGS, absolute
+from lightning_llava.models.interop.template_file import hand_on_template
 from lightning_llava.models.interop.weight_files import write_json
 from lightning_llava.models.trained import Trained
 from lightning_llava.text.conversation import ConversationEncoder
@@ -41,7 +42,7 @@ def export_adapter(
         tensor = value.to(dtype).contiguous()
         if (adapter := peft_name(name)) is not None:
             adapters[adapter] = tensor
-        elif name.startswith("projector."):
+        elif name.startswith("projector.") or name == NEWLINE:
             projector[name.removeprefix("projector.")] = tensor
         else:
             other.append(name)
@@ -53,7 +54,7 @@ def export_adapter(
     save_file(adapters, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     save_file(projector, folder / OUR_PROJECTOR, metadata={"format": "pt"})
     _config(trained, adapters).save_pretrained(str(folder))
-    _write_settings(trained, folder / OUR_SETTINGS)
+    _write_settings(trained, folder)
 
 
 def _config(trained: Trained, adapters: dict[str, Tensor]) -> LoraConfig:
@@ -73,15 +74,16 @@ def _config(trained: Trained, adapters: dict[str, Tensor]) -> LoraConfig:
     )
 
 
-def _write_settings(trained: Trained, path: Path) -> None:
+def _write_settings(trained: Trained, folder: Path) -> None:
     """Write what tools/import_weights.py needs beside the weights."""
     vision, language = asdict(trained.vision), asdict(trained.language)
     for part in (vision, language):
         part["name"] = absolute(part["name"])
+    language["template"] = hand_on_template(trained.language.template, folder)
     content = {
         "vision": vision,
         "projector": trained.projector.type,
         "language": language,
         "image_mode": trained.data["data.image_mode"],
     }
-    write_json(path, content)
+    write_json(folder / OUR_SETTINGS, content)

@@ -107,10 +107,11 @@ def fit_projector(
         SettingError: another kind than declared, or other widths.
     """
     kind = _projector_kind(tensors)
-    if kind is None or declared not in (None, kind):
+    undeclared = "linear or mlpNx_gelu"  # identity has no weights, and must not mean lost ones
+    if kind is None or declared not in ((None, kind) if tensors else (kind,)):
         raise SettingError(
             f"{setting}: the projector's weights are {few('names', sorted(tensors))}, expected "
-            f"those of {declared or 'linear or mlpNx_gelu'}; projectors of another kind cannot be "
+            f"those of {declared or undeclared}; projectors of another kind cannot be "
             "imported"
         )
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""`--format hf`: a folder for transformers' LlavaForConditionalGeneration.
+"""`--format hf`: a folder for transformers' LlavaForConditionalGeneration, or LlavaNext's.
 
 The class itself says what its weights are called and how they are split into files. It is built
 without memory for its weights, and handed those that are there: what is held at most is the model
@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
+from transformers import PreTrainedModel
 
 from lightning_llava.errors import SettingError
+from lightning_llava.models.interop.hf_classes import Classes, classes_of
 from lightning_llava.models.interop.hf_config import (
     check_head,
     check_parts,
@@ -22,6 +23,8 @@ from lightning_llava.models.interop.hf_config import (
 )
 from lightning_llava.models.interop.hf_processor import llava_processor
 from lightning_llava.models.interop.merged import load_merged
+from lightning_llava.models.interop.source import TEMPLATE_FIELD
+from lightning_llava.models.interop.template_file import hand_on_template
 from lightning_llava.models.llava import Llava
 from lightning_llava.models.trained import Trained
 from lightning_llava.models.vision import load_encoder
@@ -51,7 +54,9 @@ def export_hf(
     tower = _whole_tower(trained, model, dtype)
     tokenizer = portable_tokenizer(encoder)
     config = llava_config(trained, model, tower.config, tokenizer, dtype)
-    composed = _compose(config, model, tower, trained.language.name)
+    setattr(config, TEMPLATE_FIELD, hand_on_template(trained.language.template, folder))
+    classes = classes_of(trained.vision)
+    composed = _compose(classes, config, model, tower, trained.language.name)
     _grow_vocabulary(composed, model, max(tokenizer.get_vocab().values()) + 1)
     empty = [name for name, value in composed.named_parameters() if value.is_meta]
     assert not empty, empty
@@ -65,35 +70,34 @@ def export_hf(
 
 
 def _whole_tower(trained: Trained, model: Llava, dtype: torch.dtype) -> PreTrainedModel:
-    """Load the tower with the layers that ours does without, and put into it what trained."""
+    """Load the tower with the layers that ours does without, and put ours into it."""
     tower = load_encoder(trained.vision, dtype)
-    if trained.model["learning_rate"]["vision"] is not None:
-        unexpected = tower.load_state_dict(
-            model.vision_tower.encoder.state_dict(), strict=False
-        ).unexpected_keys
-        assert not unexpected
+    ours = model.vision_tower.encoder.state_dict()
+    assert not tower.load_state_dict(ours, strict=False).unexpected_keys
     return tower
 
 
 def _compose(
-    config: LlavaConfig, model: Llava, tower: PreTrainedModel, name: str
-) -> LlavaForConditionalGeneration:
+    classes: Classes, config: Any, model: Llava, tower: PreTrainedModel, name: str
+) -> PreTrainedModel:
     """Build the class around weights that are there."""
     language: Any = model.language
     projector: Any = model.projector
     try:
         with torch.device("meta"):
-            composed: Any = LlavaForConditionalGeneration(config)
+            composed: Any = classes.model(config)
         _hand_over(composed.model.vision_tower, tower)
         _hand_over(composed.model.language_model, language.base_model)
     except (RuntimeError, ValueError) as error:
         raise SettingError(
-            f"--format hf: transformers' LlavaForConditionalGeneration cannot be built around the "
-            f"parts, {type(language).__name__} ({name!r}) and {type(tower).__name__} "
+            f"--format hf: transformers' {classes.name} cannot be built around the parts, "
+            f"{type(language).__name__} ({name!r}) and {type(tower).__name__} "
             f"({' '.join(str(error).split())[:300]}); export --format adapter"
         ) from error
     joint = composed.model.multi_modal_projector
     joint.linear_1, joint.linear_2 = projector[0], projector[2]
+    if model.image_newline is not None:
+        composed.model.image_newline = model.image_newline
     return composed
 
 

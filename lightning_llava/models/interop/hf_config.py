@@ -1,15 +1,21 @@
-"""What transformers' LlavaForConditionalGeneration can express, and its config."""
+"""What transformers' LLaVA classes can express, and their config."""
 
 from copy import deepcopy
 from typing import Any, Literal, cast
 
 import torch
-from transformers import GenerationConfig, LlavaConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from lightning_llava.errors import SettingError
-from lightning_llava.geometry import has_cls, load_vision_config, num_front_tokens
+from lightning_llava.geometry import (
+    has_cls,
+    load_vision_config,
+    num_front_tokens,
+    vision_geometry,
+)
 from lightning_llava.models.head import find_head
-from lightning_llava.models.interop.source import TEMPLATE_FIELD
+from lightning_llava.models.interop.hf_classes import classes_of
+from lightning_llava.models.interop.pinpoints import pinpoints_of
 from lightning_llava.models.llava import Llava
 from lightning_llava.models.trained import Trained
 from lightning_llava.specs import VisionSpec
@@ -25,17 +31,24 @@ def check_parts(trained: Trained) -> None:
     Raises:
         SettingError: a projector that the class does not have, or features that it does not take.
     """
-    front = num_front_tokens(load_vision_config(trained.vision))
+    spec, theirs = trained.vision, f"transformers' {classes_of(trained.vision).name}"
+    tower: Any = load_vision_config(spec)
+    front, geometry = num_front_tokens(tower), vision_geometry(tower, spec)
     if front > 1:
         raise SettingError(
-            f"--format hf: {trained.vision.name!r} puts {front} features before its patches, and "
-            "transformers' LlavaForConditionalGeneration leaves out one at most; export --format "
-            "adapter"
+            f"--format hf: {spec.name!r} puts {front} features before its patches, and {theirs} "
+            "leaves out one at most; export --format adapter"
+        )
+    if geometry.tiling and geometry.image_size != tower.image_size:
+        raise SettingError(
+            f"--format hf: {spec.name!r} is shown tiles of {geometry.image_size} pixels, and "
+            f"{theirs} takes them to be of {tower.image_size}, which its config.json says; export "
+            "--format adapter"
         )
     if trained.projector.type != PROJECTOR:
         raise SettingError(
-            f"--format hf: model.projector.type is {trained.projector.type}, and transformers' "
-            f"LlavaForConditionalGeneration has {PROJECTOR} only; export --format llava"
+            f"--format hf: model.projector.type is {trained.projector.type}, and {theirs} has "
+            f"{PROJECTOR} only; export --format llava"
         )
 
 
@@ -63,8 +76,7 @@ def check_head(model: Llava, name: str) -> None:
         return
     raise SettingError(
         f"--format hf: {type(model.language).__name__} ({name!r}) {reason}, which transformers' "
-        "LlavaForConditionalGeneration, having a bare output matrix, does not; export --format "
-        "adapter"
+        "LLaVA classes, having a bare output matrix, do not; export --format adapter"
     )
 
 
@@ -74,7 +86,7 @@ def llava_config(
     tower: PreTrainedConfig,
     tokenizer: PreTrainedTokenizerBase,
     dtype: torch.dtype,
-) -> LlavaConfig:
+) -> Any:
     """Write the config of the composed model, with the vocabulary as the LLM has it.
 
     Args:
@@ -85,17 +97,20 @@ def llava_config(
         dtype: of the weights.
     """
     text: Any = deepcopy(model.language.config.get_text_config())
-    config = LlavaConfig(
+    geometry = model.vision_tower.geometry
+    tiling = geometry.tiling
+    more = {"image_grid_pinpoints": pinpoints_of(tiling.grids, tiling.side)} if tiling else {}
+    config = classes_of(trained.vision).config(
         vision_config=deepcopy(tower),
         text_config=text,
         image_token_index=cast(int, tokenizer.convert_tokens_to_ids(IMAGE_PLACEHOLDER)),
-        image_seq_length=model.vision_tower.geometry.image_tokens,
+        image_seq_length=geometry.image_tokens,
         vision_feature_layer=trained.vision.layer,
         vision_feature_select_strategy=select_strategy(trained.vision, tower),
         tie_word_embeddings=bool(text.tie_word_embeddings),
+        **more,
     )
     config.pad_token_id = tokenizer.pad_token_id
-    setattr(config, TEMPLATE_FIELD, trained.language.template)
     parts: list[Any] = [config, config.text_config, config.vision_config]
     for part in parts:
         part.dtype = dtype

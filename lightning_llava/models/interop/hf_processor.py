@@ -2,18 +2,16 @@
 
 from typing import Any
 
-from transformers import (
-    LlavaImageProcessorPil,
-    LlavaProcessor,
-    PreTrainedConfig,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from lightning_llava.geometry import VisionGeometry, load_image_processor, num_front_tokens
+from lightning_llava.models.interop.hf_classes import classes_of
 from lightning_llava.models.interop.hf_config import select_strategy
+from lightning_llava.models.interop.pinpoints import pinpoints_of
 from lightning_llava.specs import VisionSpec
 
-KEPT = ("resample", "image_mean", "image_std", "rescale_factor", "do_resize")
+COLOURS = ("image_mean", "image_std", "rescale_factor")
+STEPS = ("resample", "do_resize")
 
 
 def llava_processor(
@@ -22,7 +20,7 @@ def llava_processor(
     geometry: VisionGeometry,
     image_mode: str,
     tokenizer: PreTrainedTokenizerBase,
-) -> LlavaProcessor:
+) -> Any:
     """Join tokenizer and pictures.
 
     Args:
@@ -32,7 +30,7 @@ def llava_processor(
         image_mode: `data.image_mode`; `pad` pads to a square with the mean colour first.
         tokenizer: with the chat template.
     """
-    return LlavaProcessor(
+    return classes_of(spec).processor(
         _image_processor(spec, geometry, image_mode),
         tokenizer,
         patch_size=geometry.patch_size,
@@ -43,11 +41,27 @@ def llava_processor(
 
 
 def _image_processor(spec: VisionSpec, geometry: VisionGeometry, image_mode: str) -> Any:
-    """Write the tower's own steps as those of LLaVA's processor, the only one that pads."""
-    own = load_image_processor(spec)
+    """Write the tower's own steps as those of LLaVA's processor, the only one that pads.
+
+    With any resolution those are LLaVA-NeXT's, and of the tower's own the colours alone.
+    """
+    own, made, tiling = (
+        load_image_processor(spec),
+        classes_of(spec).image_processor,
+        geometry.tiling,
+    )
     whole = {"height": geometry.image_size, "width": geometry.image_size}
-    return LlavaImageProcessorPil(
-        **{key: getattr(own, key) for key in KEPT if getattr(own, key, None) is not None},
+    names = COLOURS if tiling else (*COLOURS, *STEPS)
+    kept = {name: getattr(own, name) for name in names if getattr(own, name, None) is not None}
+    if tiling:
+        return made(
+            **kept,
+            image_grid_pinpoints=pinpoints_of(tiling.grids, tiling.side),
+            size={"shortest_edge": tiling.side},
+            crop_size=whole,
+        )
+    return made(
+        **kept,
         do_center_crop=bool(own.do_center_crop),
         size={key: value for key, value in dict(own.size).items() if value},
         # Read even where nothing is cropped: placeholders are counted by it.

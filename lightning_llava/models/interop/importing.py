@@ -12,16 +12,19 @@ from transformers import PretrainedConfig
 
 from lightning_llava.errors import SettingError
 from lightning_llava.models.interop.fitting import (
+    compare,
     fit_language,
     fit_projector,
     fit_tower,
     language_skeleton,
     table_of,
 )
+from lightning_llava.models.interop.names import NEWLINE
 from lightning_llava.models.interop.peft_adapter import keep
+from lightning_llava.models.interop.pictures import shown_pictures
 from lightning_llava.models.interop.read_hugging_face import read_hugging_face
 from lightning_llava.models.interop.read_original import (
-    load_language_config,
+    load_base_config,
     load_tower_config,
     read_bare,
     read_full,
@@ -38,6 +41,7 @@ from lightning_llava.models.interop.source import (
     fetch,
     recognise,
 )
+from lightning_llava.models.interop.template_file import hand_on_template
 from lightning_llava.models.interop.tokenizer_files import copy_tokenizer
 from lightning_llava.models.interop.weight_files import save_weights
 from lightning_llava.models.lora import lora_targets
@@ -100,10 +104,12 @@ def import_weights(request: Request, folder: Path, output: Path) -> Imported:
     check_options(request, kind)
     source = READERS[kind](path, request)
     language = _check_language(source, folder)
+    _keep_template(source, folder, output)
     if source.vision is None:
         spec = _write_language(source, folder, output)
         _write_yaml(folder, {"language": _chosen(spec)})
         return Imported(kind, None, spec, None, source.image_mode, source.notes)
+    source.vision = shown_pictures(source, request)
     projector = _check_projector(source, language)
     vision, tower = replace(source.vision, name=absolute(source.vision.name)), source.tower
     if tower:
@@ -129,7 +135,7 @@ def _check_language(source: Source, folder: Path) -> Any:
     """
     spec = source.language
     if source.llm is None:
-        config: Any = load_language_config(spec)
+        config: Any = load_base_config(spec)
         spec.name = absolute(spec.name)
         place = spec
     else:
@@ -185,14 +191,25 @@ def _check_projector(source: Source, language: Any) -> ProjectorSpec:
     config: Any = source.tower_config or load_tower_config(source.vision)
     widths = (config.hidden_size, table_of(language).weight.shape[1])
     names = f"{source.vision.name} and {source.language.name or 'its own LLM'}"
-    return ProjectorSpec(
-        fit_projector(source.projector, source.projector_type, widths, SETTING, names)
-    )
+    kind = fit_projector(source.projector, source.projector_type, widths, SETTING, names)
+    if source.newline:
+        newline = {NEWLINE: source.newline}
+        compare({NEWLINE: widths[1:]}, newline, SETTING, f"a projector between {names}")
+    return ProjectorSpec(kind)
+
+
+def _keep_template(source: Source, folder: Path, output: Path) -> None:
+    """Copy a conversation template that is a file, and name it where it will lie."""
+    template = source.language.template
+    if (name := hand_on_template(template, folder / "templates")) != template:
+        source.language.template = str(output / "templates" / name)
 
 
 def _projector_state(source: Source) -> dict[str, Tensor]:
-    tensors = source.projector or {}
-    return {f"projector.{name}": t.read().float().clone() for name, t in tensors.items()}
+    tensors = {f"projector.{name}": tensor for name, tensor in (source.projector or {}).items()}
+    if source.newline:
+        tensors[NEWLINE] = source.newline
+    return {name: tensor.read().float().clone() for name, tensor in tensors.items()}
 
 
 def _adapter_state(source: Source, language: Any) -> dict[str, Tensor]:

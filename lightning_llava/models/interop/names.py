@@ -6,10 +6,11 @@
 | `projector.{0,2}.*`      | `model.mm_projector.{0,2}.*`                     | `multi_modal_projector.linear_{1,2}.*`   |
 | `language.model.*`       | `model.*`                                        | `language_model.model.*`                 |
 | `language.lm_head.*`     | `lm_head.*`                                      | `language_model.lm_head.*`               |
+| `image_newline`          | `model.image_newline`                            | `image_newline`                          |
 
 transformers 4.52 and later have llava-hf as `model.vision_tower.*`,
-`model.multi_modal_projector.*`, `model.language_model.*` and `lm_head.*`, and the tower's
-`vision_model.` comes and goes. All are read.
+`model.multi_modal_projector.*`, `model.language_model.*`, `lm_head.*` and `model.image_newline`,
+and the tower's `vision_model.` comes and goes. All are read.
 """  # noqa: E501
 
 import re
@@ -20,6 +21,8 @@ Part = Literal["vision", "projector", "language", "newline"]
 Place = tuple[Part, str]
 """A part and the name in it: of the tower without `vision_model.`, of the projector as in a
 Sequential, of the LLM as in its causal class."""
+
+NEWLINE = "image_newline"
 
 LEFTOVERS = ("rotary_emb.inv_freq", "embeddings.position_ids")
 """Buffers that old versions of transformers saved with the weights; they are computed now."""
@@ -34,14 +37,14 @@ def _rules(*rules: tuple[str, Part, str]) -> Rules:
 ORIGINAL = _rules(
     (r"model\.vision_tower\.vision_tower\.(?:vision_model\.)?(.+)", "vision", r"\1"),
     (r"model\.mm_projector\.(.+)", "projector", r"\1"),
-    (r"model\.image_newline", "newline", "image_newline"),
+    (r"model\.image_newline", "newline", NEWLINE),
     (r"(model\..+|lm_head\..+)", "language", r"\1"),
 )
 HUGGING_FACE = _rules(
     (r"(?:model\.)?vision_tower\.(?:vision_model\.)?(.+)", "vision", r"\1"),
     (r"(?:model\.)?multi_modal_projector\.linear_1\.(.+)", "projector", r"0.\1"),
     (r"(?:model\.)?multi_modal_projector\.linear_2\.(.+)", "projector", r"2.\1"),
-    (r"(?:model\.)?image_newline", "newline", "image_newline"),
+    (r"(?:model\.)?image_newline", "newline", NEWLINE),
     (r"language_model\.(model\..+|lm_head\..+)", "language", r"\1"),
     (r"(?:model\.)?language_model\.(.+)", "language", r"model.\1"),
     (r"(lm_head\..+)", "language", r"\1"),
@@ -64,11 +67,15 @@ def is_leftover(name: str) -> bool:
 def bare_projector_name(name: str) -> str | None:
     """Read a name of `mm_projector.bin` or `non_lora_trainables.bin`; None if it is another part's.
 
+    `NEWLINE`, which may be among them, has no other name.
+
     The official scripts write `model.mm_projector.0.weight`, beneath PEFT
     `base_model.model.model.mm_projector.0.weight`; FSDP adds wrappers of its own.
     """
-    match = re.fullmatch(r"(?:.+\.)?mm_projector\.(?:_fsdp_wrapped_module\.)?(.+)", name)
-    return match and match[1]
+    match = re.fullmatch(
+        r"(?:.+\.)?(?:mm_projector\.(?:_fsdp_wrapped_module\.)?(.+)|image_newline)", name
+    )
+    return match and (match[1] or NEWLINE)
 
 
 def adapter_name(module: str, matrix: str) -> str:
@@ -90,6 +97,8 @@ def peft_name(name: str) -> str | None:
 def original_name(name: str) -> str:
     """Name a weight of `Llava`, adapters merged, as the original code does."""
     part, _, rest = name.partition(".")
+    if name == NEWLINE:
+        return f"model.{NEWLINE}"
     if part == "projector":
         return f"model.mm_projector.{rest}"
     if part == "vision_tower":

@@ -8,8 +8,10 @@ from transformers import GenerationConfig
 
 from lightning_llava.errors import SettingError
 from lightning_llava.models.interop.merged import load_merged
-from lightning_llava.models.interop.names import original_name
+from lightning_llava.models.interop.names import NEWLINE, original_name
+from lightning_llava.models.interop.pinpoints import pinpoints_of, turned
 from lightning_llava.models.interop.source import TEMPLATE_FIELD, absolute
+from lightning_llava.models.interop.template_file import hand_on_template
 from lightning_llava.models.interop.tokenizer_files import copy_tokenizer
 from lightning_llava.models.interop.weight_files import save_weights, stored, write_json
 from lightning_llava.models.llava import Llava
@@ -38,7 +40,7 @@ def export_llava(
     with_tower = any(name.startswith("vision_tower.") for name in trained.state)
     model = load_merged(trained, encoder, dtype)
     config = _config(model, trained)
-    config[TEMPLATE_FIELD] = trained.language.template
+    config[TEMPLATE_FIELD] = hand_on_template(trained.language.template, folder)
     config["unfreeze_mm_vision_tower"] = with_tower
     write_json(folder / "config.json", config)
     tensors = {
@@ -47,8 +49,8 @@ def export_llava(
         if with_tower or not name.startswith("vision_tower.")
     }
     save_weights(folder, {name: stored(tensor) for name, tensor in tensors.items()})
-    projector = {name: tensor for name, tensor in tensors.items() if "mm_projector" in name}
-    torch.save(projector, folder / "mm_projector.bin")
+    joint = {name: t for name, t in tensors.items() if "mm_projector" in name or NEWLINE in name}
+    torch.save(joint, folder / "mm_projector.bin")
     copy_tokenizer(trained.language, folder)
     GenerationConfig(
         bos_token_id=encoder.tokenizer.bos_token_id,
@@ -63,7 +65,6 @@ def _config(model: Llava, trained: Trained) -> dict[str, Any]:
     text = {key: value for key, value in language.to_dict().items() if key not in LEFT_OUT}
     rope = dict(language.rope_parameters)
     kind, theta = rope.pop("rope_type", "default"), rope.pop("rope_theta")
-    ratio = trained.data["data.image_mode"]
     return text | {
         "model_type": f"llava_{language.model_type}",
         "architectures": [ARCHITECTURES[language.model_type]],
@@ -78,12 +79,23 @@ def _config(model: Llava, trained: Trained) -> dict[str, Any]:
         "mm_vision_select_feature": trained.vision.tokens,
         "mm_use_im_start_end": False,
         "mm_use_im_patch_token": False,
-        "mm_patch_merge_type": "flat",
-        "image_aspect_ratio": ratio,
+        **_pictures(model, trained.data["data.image_mode"]),
         "tokenizer_model_max_length": trained.language.max_length,
         "tokenizer_padding_side": "right",
         "tune_mm_mlp_adapter": False,
         "freeze_mm_mlp_adapter": False,
+    }
+
+
+def _pictures(model: Llava, image_mode: str) -> dict[str, Any]:
+    """Say how pictures become what the tower takes (LLaVA mm_utils.py: process_images)."""
+    tiling = model.vision_tower.geometry.tiling
+    if tiling is None:
+        return {"mm_patch_merge_type": "flat", "image_aspect_ratio": image_mode}
+    return {
+        "mm_patch_merge_type": "spatial_unpad",
+        "image_aspect_ratio": "anyres",
+        "image_grid_pinpoints": turned(pinpoints_of(tiling.grids, tiling.side)),
     }
 
 

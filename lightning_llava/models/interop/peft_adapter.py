@@ -32,8 +32,14 @@ REFUSED = (
     "target_parameters",
     "trainable_token_indices",
     "alora_invocation_tokens",
+    "use_bdlora",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
 )
 """Fields of adapter_config.json that change what the two matrices mean."""
+BASE_CHANGING = ("pissa", "corda", "olora", "loftq", "lora_ga")
+"""Beginnings of `init_lora_weights` under which peft takes something off the LLM's weights."""
 
 
 @dataclass
@@ -52,6 +58,8 @@ class Adapters:
     """By module, its path in the LLM: A (rank, inputs) and B (outputs, rank)."""
     whole: Tensors = field(default_factory=dict)
     """Weights that were trained in full beside them."""
+    revision: str | None = None
+    """Of that LLM."""
     obstacle: str | None = None
     """Why they cannot be kept as adapters of this project."""
 
@@ -69,16 +77,24 @@ def read_adapters(folder: Path, setting: str) -> Adapters:
     """
     config = read_json(folder / CONFIG, setting)
     used = [name for name in REFUSED if config.get(name)]
+    if str(config.get("init_lora_weights")).startswith(BASE_CHANGING):
+        used.append("init_lora_weights")
     if config.get("peft_type") != "LORA" or used:
         raise SettingError(
             f"{setting}: {CONFIG} has peft_type {config.get('peft_type')}"
             + "".join(f", {name}: {config[name]}" for name in used)
             + "; expected plain LoRA: merge it with the code that trained it, and give the result"
         )
+    if not isinstance(config.get("lora_alpha"), int | float):
+        raise SettingError(
+            f"{setting}: {CONFIG} has lora_alpha {config.get('lora_alpha')!r}, expected a number: "
+            "updates are scaled by it"
+        )
     pairs: dict[str, dict[str, StoredTensor]] = {}
     whole: Tensors = {}
     for name, tensor in read_weights(folder, "adapter_model", setting).items():
         inner = name.removeprefix("base_model.model.").replace(".default.", ".")
+        inner = inner.replace(".base_layer.", ".")  # what stands within an adapted module
         if match := re.fullmatch(r"(.+)\.(lora_[AB])\.weight", inner):
             pairs.setdefault(match[1], {})[match[2]] = tensor
         elif ".lora_" in inner:
@@ -122,6 +138,7 @@ def _with_scales(
         scales=scales,
         matrices=matrices,
         whole=whole,
+        revision=config.get("revision"),
         obstacle=next((reason for reason, found in obstacles.items() if found), None),
     )
 
@@ -177,13 +194,13 @@ def merge(base: Tensors, adapters: Adapters, setting: str) -> Tensors:
     Raises:
         SettingError: they are of another LLM.
     """
+    merged = base | adapters.whole
     shapes = {
         name.removesuffix(".weight"): (tensor.shape[0], tensor.shape[1])
-        for name, tensor in base.items()
+        for name, tensor in merged.items()
         if name.endswith(".weight") and len(tensor.shape) == 2
     }
     _check_modules(adapters, shapes, setting)
-    merged = base | adapters.whole
     for module, (a, b) in adapters.matrices.items():
         name = f"{module}.weight"
         read = partial(_merged, merged[name], a, b, adapters.scales[module])

@@ -1,23 +1,27 @@
-"""Read llava-hf: a folder of transformers' LlavaForConditionalGeneration."""
+"""Read llava-hf: transformers' LlavaForConditionalGeneration, and LlavaNext's (LLaVA 1.6)."""
 
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from transformers import AutoConfig, CLIPImageProcessorPil, PretrainedConfig
 
 from lightning_llava.errors import SettingError
 from lightning_llava.geometry import has_cls
 from lightning_llava.hub import explain_loading
-from lightning_llava.models.interop.names import HUGGING_FACE
+from lightning_llava.models.interop.hf_classes import SQUARES, TILES
+from lightning_llava.models.interop.names import HUGGING_FACE, NEWLINE
+from lightning_llava.models.interop.pinpoints import Pinpoints, parse_pinpoints
 from lightning_llava.models.interop.read_original import load_processor, split
 from lightning_llava.models.interop.source import SETTING, TEMPLATE_FIELD, Request, Source
+from lightning_llava.models.interop.template_file import find_template
 from lightning_llava.models.interop.weight_files import read_weights
 from lightning_llava.specs import LanguageSpec, VisionSpec
 
 EXPECTED = {
-    "model_type": "llava",
-    "projector_hidden_act": "gelu",
-    "multimodal_projector_bias": True,
+    "model_type": (SQUARES.config.model_type, TILES.config.model_type),
+    "projector_hidden_act": ("gelu",),
+    "multimodal_projector_bias": (True,),
 }
 
 
@@ -33,19 +37,26 @@ def read_hugging_face(folder: Path, request: Request) -> Source:
     with explain_loading(request.source, SETTING):
         config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     found = {name: getattr(config, name, None) for name in EXPECTED}
-    if found != EXPECTED:
-        raise SettingError(f"{SETTING}: config.json has {found}, expected {EXPECTED}")
+    if wrong := [name for name, value in found.items() if value not in EXPECTED[name]]:
+        raise SettingError(
+            f"{SETTING}: config.json has {wrong[0]} {found[wrong[0]]!r}, expected "
+            f"{' or '.join(map(str, EXPECTED[wrong[0]]))}"
+        )
     parts = split(read_weights(folder, "model", SETTING), HUGGING_FACE)
     processor = load_processor(str(folder), SETTING)
-    pads = bool(getattr(processor, "do_pad", False))
+    tiles = config.model_type == TILES.config.model_type
+    pads = tiles or bool(getattr(processor, "do_pad", False))
     source = Source(
         "hf",
         vision=_vision(config),
         projector=parts["projector"],
+        newline=parts["newline"].get(NEWLINE),
+        pinpoints=_pinpoints(config, processor) if tiles else None,
         llm=parts["language"],
         llm_config=config.text_config,
         language=LanguageSpec(
-            name="", template=request.template or getattr(config, TEMPLATE_FIELD, "")
+            name="",
+            template=request.template or find_template(getattr(config, TEMPLATE_FIELD, ""), folder),
         ),
         tokenizer=LanguageSpec(name=str(folder)),
         tower=parts["vision"],
@@ -75,6 +86,24 @@ def _vision(config: Any) -> VisionSpec:
         layer=layer,
         tokens="cls_patch" if strategy == "full" and has_cls(vision) else "patch",
     )
+
+
+def _pinpoints(config: Any, processor: Any) -> Pinpoints:
+    """Read the grids, which model and processor each have, and must agree on.
+
+    Raises:
+        SettingError: they do not, or tiles are made in another way than ours.
+    """
+    pinpoints = parse_pinpoints(config.image_grid_pinpoints, SETTING)
+    theirs = parse_pinpoints(getattr(processor, "image_grid_pinpoints", []), SETTING)
+    resample = getattr(processor, "resample", None)
+    if theirs != pinpoints or resample != Image.Resampling.BICUBIC:
+        raise SettingError(
+            f"{SETTING}: its processor, {type(processor).__name__}, has image_grid_pinpoints "
+            f"{theirs} and resample {resample}; expected those of config.json, {pinpoints}, and "
+            f"{int(Image.Resampling.BICUBIC)} (bicubic)"
+        )
+    return pinpoints
 
 
 def _of_tower(processor: Any) -> Any:

@@ -10,7 +10,13 @@ from transformers import PretrainedConfig
 from lightning_llava.errors import SettingError
 from lightning_llava.hub import explain_loading, resolve
 from lightning_llava.models.interop.peft_adapter import CONFIG, Adapters
-from lightning_llava.models.interop.weight_files import Tensors, find_weights, read_json
+from lightning_llava.models.interop.pinpoints import Pinpoints
+from lightning_llava.models.interop.weight_files import (
+    StoredTensor,
+    Tensors,
+    find_weights,
+    read_json,
+)
 from lightning_llava.specs import LanguageSpec, VisionSpec
 
 Kind = Literal["llava", "llava_lora", "projector", "hf", "adapter", "peft"]
@@ -84,6 +90,10 @@ class Source:
     """By their names in a Sequential."""
     projector_type: str | None = None
     """As the source declares it."""
+    newline: StoredTensor | None = None
+    """Any resolution: what stands after each row of tile features."""
+    pinpoints: Pinpoints | None = None
+    """Any resolution: sizes of the grids of tiles, unless `vision` has them already."""
     language: LanguageSpec = field(default_factory=lambda: LanguageSpec(name="", template=""))
     """The LLM; no name where it has weights of its own, no template where none was said."""
     llm: Tensors | None = None
@@ -145,11 +155,13 @@ def recognise(path: Path) -> Kind:
     """
     if path.is_file():
         return "projector"
+    config = read_json(path / "config.json", SETTING) if (path / "config.json").is_file() else {}
     if (path / CONFIG).is_file():
         if (path / OUR_SETTINGS).is_file():
             return "adapter"
-        return "llava_lora" if (path / BESIDE_LORA).is_file() else "peft"
-    config = read_json(path / "config.json", SETTING) if (path / "config.json").is_file() else {}
+        # By its config too: where the projector's file is missing, it must not pass for an LLM's.
+        lora = (path / BESIDE_LORA).is_file() or "mm_vision_tower" in config
+        return "llava_lora" if lora else "peft"
     if find_weights(path, "model"):
         if "vision_config" in config:
             return "hf"

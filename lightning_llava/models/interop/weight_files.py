@@ -205,17 +205,12 @@ def _read_index(path: Path, setting: str) -> dict[str, str]:
     if not isinstance(places, dict) or not places:
         raise SettingError(f"{setting}: {str(path)!r} has no weight_map of names to shards")
     # A name with a folder in it would reach out of this one.
-    outside = [shard for shard in places.values() if Path(str(shard)).name != shard]
-    missing = [
-        shard
-        for shard in dict.fromkeys(places.values())
-        if not (path.parent / str(shard)).is_file()
-    ]
-    if outside or missing:
-        first = (outside or missing)[0]
+    wrong = [shard for shard in places.values() if Path(str(shard)).name != shard]
+    wrong = wrong or [s for s in dict.fromkeys(places.values()) if not (path.parent / s).is_file()]
+    if wrong:
         raise SettingError(
-            f"{setting}: {path.name} names {len(outside or missing)} shards that are not in the "
-            f"folder (first: {first!r}); the download is incomplete"
+            f"{setting}: {path.name} names {len(wrong)} shards that are not in the folder "
+            f"(first: {wrong[0]!r}); the download is incomplete"
         )
     return places
 

@@ -14,6 +14,7 @@ from lightning_llava.errors import SettingError
 from lightning_llava.export.command import run
 from lightning_llava.geometry import load_vision_config, vision_geometry
 from lightning_llava.models.interop.adapter import export_adapter
+from lightning_llava.models.interop.formats import FORMATS
 from lightning_llava.models.interop.original import export_llava
 from lightning_llava.models.interop.weight_files import read_weights
 from lightning_llava.models.trained import build_trained, read_trained
@@ -160,6 +161,25 @@ def test_what_the_original_code_lacks_is_refused(own_twin, siglip, tmp_path):
         export(export_llava, adapted, tmp_path / "two")
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_template_that_is_a_file_goes_with_it(twin, adapted, tmp_path, form):
+    """Its path on this machine is nobody else's."""
+    file = tmp_path / "mine" / "short.yaml"
+    file.parent.mkdir()
+    file.write_text('user: "Q: {content} A:"\nanswer: "{content}{eos}"\nbegin: "{bos}"\n')
+    language = torch.load(adapted, weights_only=True)["model_settings"]["model.language"]
+    language["template"] = str(file)
+    checkpoint = change(adapted, tmp_path / "other.ckpt", {}, language=language)
+    folder = export(FORMATS[form], checkpoint, tmp_path / "out")
+    assert not [path for path in folder.glob("*.json") if str(file.parent) in path.read_text()]
+
+    imported = take_over(folder, tmp_path / "back", template=None)
+    kept = tmp_path / "back/templates/short.yaml"
+    assert imported.language.template == str(kept)
+    assert kept.read_text() == file.read_text()
+    assert_equals_twin(tmp_path / "back", twin)
+
+
 @pytest.mark.parametrize("form", ["adapter", "llava"])
 def test_a_run_s_checkpoint_goes_out_by_the_tool_and_comes_back(short_run, tmp_path, form):
     checkpoint = short_run / "checkpoints/last.ckpt"
@@ -169,6 +189,19 @@ def test_a_run_s_checkpoint_goes_out_by_the_tool_and_comes_back(short_run, tmp_p
     take_over(tmp_path / "out", tmp_path / "back", template=None)
     found, expected = (own_logits(path) for path in (tmp_path / "back/weights.ckpt", checkpoint))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("form", ["hf", "adapter", "llava"])
+def test_an_imported_checkpoint_goes_out_too(twin, adapted, tmp_path, form):
+    given = ["--checkpoint", adapted, "--output", tmp_path / "out", "--format", form]
+    assert run([*map(str, given), "--dtype", "float32"]) == 0
+    take_over(tmp_path / "out", tmp_path / "back", template=None)
+    if form != "hf":  # its image token has another row
+        assert_equals_twin(tmp_path / "back", twin)
+    card = (tmp_path / "out/README.md").read_text()
+    assert "as others had trained it" in card
+    assert "Recipe" not in card
+    assert "Train it again" not in card
 
 
 @torch.no_grad()

@@ -4,16 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoProcessor,
-    LlavaForConditionalGeneration,
-)
+from transformers import AutoConfig, AutoModel, AutoProcessor
 
 import architectures
 import exports
@@ -23,45 +17,8 @@ from lightning_llava.export.verify import verify
 from lightning_llava.models.trained import read_trained
 from lightning_llava.specs import LearningRates
 
-QUESTION = "What is in picture 3?"
 QUICK = ["llama", "qwen3"]
 EXPRESSIBLE = [name for name in architectures.ARCHITECTURES if name != "gemma2"]
-
-
-def ask(processor, image, system=None):
-    content = [{"type": "image", "image": image}, {"type": "text", "text": QUESTION}]
-    return processor.apply_chat_template(
-        [{"role": "user", "content": content}],
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-    )
-
-
-def assert_same(checkpoint, folder):
-    """Compare logits and greedy answers about pictures of three shapes."""
-    ours = exports.Ours(checkpoint)
-    processor = AutoProcessor.from_pretrained(folder, backend="pil")
-    model = LlavaForConditionalGeneration.from_pretrained(folder).eval()
-    answers = set()
-    for shape in exports.SIZES:
-        image = exports.make_picture(shape)
-        inputs, ids = ask(processor, image), ours.prompt(f"<image>\n{QUESTION}")
-        tokens = ours.encoder.image_tokens
-        expected = np.repeat(ids, np.where(ids == -200, tokens, 1))
-        expected[expected == -200] = processor.image_token_id
-        assert inputs["input_ids"][0].tolist() == expected.tolist()
-        with torch.no_grad():
-            logits = model(**inputs).logits
-        theirs = logits[..., : ours.logits(image, ids).shape[-1]]
-        assert (theirs - ours.logits(image, ids)).abs().max() <= 1e-5
-        made = model.generate(**inputs, max_new_tokens=12)[0, inputs["input_ids"].shape[1] :]
-        answer = processor.decode(made, skip_special_tokens=True).strip()
-        assert answer == ours.answer(image, ids)
-        answers.add(tuple(made.tolist()))
-    assert any(answers)
-    return model, processor
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +48,7 @@ def make(tmp_path_factory):
     [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in EXPRESSIBLE],
 )
 def test_every_language_model(make, language):
-    assert_same(*make(language))
+    exports.assert_same(*make(language))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +62,7 @@ def test_every_language_model(make, language):
 )
 def test_every_tower(make, tower, mode):
     checkpoint, folder = make("llama", tower, mode)
-    assert_same(checkpoint, folder)
+    exports.assert_same(checkpoint, folder)
     assert "picture_size" not in (folder / "config.json").read_text()
 
 
@@ -117,7 +74,7 @@ def whole(make):
 
 
 def test_everything_trained_and_pictures_cropped(whole):
-    _, processor = assert_same(*whole)
+    _, processor = exports.assert_same(*whole)
     assert not processor.image_processor.do_pad
 
 

@@ -21,7 +21,6 @@ import exports
 import tiny
 from lightning_llava.errors import SettingError
 from lightning_llava.models.interop import hf
-from lightning_llava.models.interop.formats import FORMATS
 from lightning_llava.models.interop.hf_config import check_head
 
 
@@ -83,14 +82,6 @@ def test_a_tower_with_registers_is_refused(checkpoint, tmp_path):
     BitImageProcessorPil(size=size, crop_size=size).save_pretrained(tmp_path / "tower")
     other = change(checkpoint, tmp_path, "vision", name=str(tmp_path / "tower"))
     assert "puts 3 features before its" in refused(tmp_path / "x", other)
-
-
-@pytest.mark.parametrize("kind", FORMATS)
-def test_any_resolution_is_refused(checkpoint, tmp_path, kind):
-    """LlavaForConditionalGeneration has no newline, and a PEFT folder no place for it."""
-    other = change(checkpoint, tmp_path, "vision", any_resolution=True)
-    said = refused(tmp_path / "x", other, "--format", kind)
-    assert "any_resolution cuts pictures into tiles" in said
 
 
 def test_a_quantized_language_model_is_refused(checkpoint, tmp_path):

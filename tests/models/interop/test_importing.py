@@ -1,11 +1,20 @@
 """Every layout that LLaVAs are published in, against transformers' model of the same weights."""
 
+import json
 import shutil
 
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 import layouts
 from layouts import assert_equals_twin, load, take_over
@@ -168,6 +177,59 @@ def test_adapters_of_an_llm_are_merged_into_it(twin, tmp_path):
     assert written == {
         "model": {"language": {"name": str(tmp_path / "out/language"), "template": "saiga_mistral"}}
     }
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # peft on tied heads
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"modules_to_save": ["embed_tokens"]},
+        {"modules_to_save": ["embed_tokens", "lm_head"]},
+        {"target_modules": ["q_proj", "lm_head"]},
+        {"bias": "lora_only"},
+    ],
+    ids=str,
+)
+def test_what_is_trained_beside_layers_is_taken_as_peft_takes_it(twin, tmp_path, settings, tied):
+    """peft saves a head that it adapts, and leaves a tied one behind where it trains the table."""
+    torch.manual_seed(0)
+    more = {"tie_word_embeddings": tied, "initializer_range": 0.2}
+    config = Qwen2Config(**twin.model.config.text_config.to_dict() | more)
+    base, source = tmp_path / "base", tmp_path / "source"
+    layouts.save_language(Qwen2ForCausalLM(config), base, twin.tokenizer)
+    language = AutoModelForCausalLM.from_pretrained(base)
+    layouts.save_adapter(language, source, base, ["q_proj"], True, **settings)
+    file = source / "adapter_model.safetensors"
+    saved = load_file(file)
+    drawn = {k: 0.2 * torch.randn_like(v) for k, v in saved.items() if "base_layer.weight" not in k}
+    save_file(saved | drawn, file)
+    take_over(source, tmp_path / "out")
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "out/language").eval()
+    with layouts.peft_as_it_is(), torch.no_grad():
+        plain, ids = AutoModelForCausalLM.from_pretrained(base), torch.arange(3, 20)[None]
+        before = plain(ids).logits
+        adapted = PeftModel.from_pretrained(plain, source)
+        expected = adapted.eval()(ids).logits
+        torch.testing.assert_close(found(ids).logits, expected, atol=1e-4, rtol=1e-4)
+        assert (expected - before).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_adapters_of_the_llm_in_a_model_that_sees(twin, tmp_path, merge):
+    """Gemma 3 from 4B on; llava-hf here, whose weights are of the same names."""
+    base = twin.save_hugging_face(tmp_path / "base", old=True)
+    source = twin.save_lora(tmp_path / "source")
+    take_over(source, tmp_path / "out", base=str(base), merge=merge)
+    assert_equals_twin(tmp_path / "out", twin)
+
+
+def test_the_revision_that_adapters_were_trained_on(twin, tmp_path):
+    source = twin.save_lora(tmp_path / "source")
+    config = source / "adapter_config.json"
+    layouts.write_json(config, json.loads(config.read_text()) | {"revision": "v2"})
+    assert take_over(source, tmp_path / "out").language.revision == "v2"
+    assert take_over(source, tmp_path / "new", base=str(twin.base)).language.revision is None
 
 
 def test_a_hub_name_and_a_relative_base(twin, tmp_path, monkeypatch):

@@ -1,9 +1,7 @@
 """What is damaged, dangerous or of another model is refused in a sentence; nothing is left."""
 
-import importlib.util
 import json
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,18 +9,12 @@ from safetensors.torch import save_file
 
 import layouts
 from layouts import Twin
-
-TOOL = Path(__file__).parents[3] / "tools" / "import_weights.py"
+from tool_files import load_tool
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("import_weights_tool", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("import_weights")
 
 
 @pytest.fixture
@@ -103,6 +95,9 @@ def test_an_index_that_points_out_of_its_folder(twin, tmp_path, refused):
     layouts.write_json(index, content)
     torch.save({}, tmp_path / "elsewhere.bin")
     assert "(first: '../elsewhere.bin')" in refused(source)
+    content["weight_map"]["lm_head.weight"] = ["a list"]
+    layouts.write_json(index, content)
+    assert "(first: ['a list'])" in refused(source)
 
 
 def test_a_cut_off_index_or_config(twin, tmp_path, refused):
@@ -138,6 +133,24 @@ def test_a_missing_half_of_the_projector(twin, tmp_path, refused):
     )
     said = refused(source)
     assert "2 names (0.bias, 0.weight), expected those of mlp2x_gelu" in said
+
+
+def test_a_whole_projector_that_is_missing(tmp_path, refused):
+    """Not even where tower and LLM are as wide as each other: it would pass for the identity."""
+    twin = Twin(tmp_path / "twin", "llama", width=32)
+    source = twin.save_hugging_face(tmp_path / "source", old=False)
+    weights = {
+        k: v for k, v in twin.hugging_face_weights(old=False).items() if "projector" not in k
+    }
+    save_file(weights, source / "model.safetensors")
+    assert "0 names, expected those of linear or mlpNx_gelu" in refused(source)
+
+
+def test_a_lora_folder_without_its_projector(twin, tmp_path, refused):
+    """What is left would pass for adapters of an LLM alone."""
+    source = twin.save_lora(tmp_path / "source")
+    (source / "non_lora_trainables.bin").unlink()
+    assert "non_lora_trainables.bin' does not exist" in refused(source)
 
 
 def test_another_vocabulary_than_config_json_says(twin, tmp_path, refused):
@@ -184,6 +197,13 @@ def test_adapters_that_are_more_than_lora(twin, tmp_path, refused):
     config = source / "adapter_config.json"
     layouts.write_json(config, json.loads(config.read_text()) | {"peft_type": "IA3"})
     assert "peft_type IA3" in refused(source)
+    source = twin.save_lora(tmp_path / "pissa")
+    config = source / "adapter_config.json"
+    content = json.loads(config.read_text())
+    layouts.write_json(config, content | {"init_lora_weights": "pissa_niter_4"})
+    assert "init_lora_weights: pissa_niter_4; expected plain LoRA" in refused(source)
+    layouts.write_json(config, content | {"lora_alpha": None})
+    assert "lora_alpha None, expected a number" in refused(source)
 
 
 def test_half_an_adapter(twin, tmp_path, refused):
@@ -211,6 +231,12 @@ def test_more_than_a_projector_beside_the_adapters(twin, tmp_path, refused):
         ({"image_aspect_ratio": "anyres"}, "image_aspect_ratio 'anyres'"),
         ({"mm_use_im_start_end": True}, "tokens around every picture"),
         ({"mm_projector_type": "linear"}, "expected those of linear"),
+        ({"mm_vision_select_layer": [-2, -5]}, "expected one layer"),
+        ({"mm_vision_select_feature": "cls"}, "mm_vision_select_feature 'cls'"),
+        (
+            {"hidden_size": "48"},
+            "could not load 'config.json' (Validation error for field 'hidden_",
+        ),
     ],
 )
 def test_what_llava_1_5_is_not(twin, tmp_path, refused, field, said):
