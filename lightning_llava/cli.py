@@ -28,7 +28,7 @@ from lightning_llava.callbacks import (
 from lightning_llava.cli_errors import FriendlyParser, sentence
 from lightning_llava.datamodule import ShardDataModule
 from lightning_llava.errors import SettingError
-from lightning_llava.models.checkpoint import read_checkpoint
+from lightning_llava.models.checkpoint import read_checkpoint, with_defaults
 from lightning_llava.module import LlavaModule
 from lightning_llava.settings import MODEL_KEYS, refuse_differences
 from lightning_llava.strategies import check_strategy_setting
@@ -132,7 +132,7 @@ class LlavaCLI(LightningCLI):
             if self.subcommand == "fit":
                 present = config.model.as_dict()
                 kept = {f"model.{key}": present[key] for key in MODEL_KEYS}
-                refuse_differences(checkpoint["model_settings"], kept)
+                refuse_differences(with_defaults(checkpoint["model_settings"]), kept)
         elif config.model.init_from is not None:
             _existing(Path(config.model.init_from), "model.init_from")
         elif self.subcommand != "fit" and not config.get("ckpt_path"):

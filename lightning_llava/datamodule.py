@@ -1,12 +1,11 @@
 """Loaders for training and evaluation, and the one integer that is the training data's state."""
 
-import math
 from collections.abc import Sequence
 from functools import cached_property
+from multiprocessing.context import BaseContext
 from typing import Any, Literal
 
 from lightning import LightningDataModule
-from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from rich import get_console
 from torch.utils.data import DataLoader
@@ -20,6 +19,7 @@ from lightning_llava.data.streaming import StreamDataset
 from lightning_llava.data.training import (
     check_same_samples,
     check_samples,
+    count_micro_batches,
     describe_mixture,
     describe_run,
     make_plan,
@@ -27,13 +27,9 @@ from lightning_llava.data.training import (
     report_left_out,
 )
 from lightning_llava.data.workers import worker_context
-from lightning_llava.evaluation.answering import group_identical, share
-from lightning_llava.evaluation.benchmarks import (
-    Question,
-    load_benchmarks,
-    load_predict_questions,
-)
+from lightning_llava.evaluation.benchmarks import Question
 from lightning_llava.evaluation.loader import QuestionDataset, question_loader
+from lightning_llava.evaluation.questions import read_questions, share_questions
 from lightning_llava.geometry import VisionGeometry, load_vision_config, vision_geometry
 from lightning_llava.layout import (
     check_length,
@@ -155,13 +151,8 @@ class ShardDataModule(LightningDataModule):
         # Before the weights are read: a fork server takes seconds of its own.
         self.worker_context = worker_context(self.num_workers, self._trainer.world_size)
         self.transform = ImageTransform(self.vision, self.image_mode, self.image_backend)
-        if self.vision.any_resolution:
-            rank_zero_info(
-                "data: pictures are shown whole and in tiles (model.vision.any_resolution), so "
-                "data.image_mode has no part in them"
-            )
         # Read before the model is loaded: a wrong file shall not take minutes to be found.
-        self._read_questions(stage)
+        self.asked = read_questions(self._trainer, stage, self.benchmarks, self.predict, self.seed)
         if stage == "fit" and self.dataset is None:
             check_length(self._trainer, self.mode, self.epochs)
             self.configured = {
@@ -188,17 +179,6 @@ class ShardDataModule(LightningDataModule):
     def _encoder(self, template: Template | None = None) -> ConversationEncoder:
         image_tokens, tiling = self.geometry.image_tokens, self.geometry.tiling
         return ConversationEncoder(self.language, image_tokens, template, tiling)
-
-    def _read_questions(self, stage: str) -> None:
-        """Read benchmark or prediction questions; `test` asks benchmarks in full."""
-        if stage == "predict":
-            self.asked = load_predict_questions(self.predict or PredictSpec())
-            return
-        if stage == "fit" and not self.benchmarks:
-            rank_zero_info("data: no benchmarks are configured, so nothing is validated")
-            self._trainer.limit_val_batches = 0
-        if stage != "fit" or self._trainer.limit_val_batches != 0:
-            self.asked = load_benchmarks(self.benchmarks, stage == "test", self.seed)
 
     def _build_index(self) -> Index:
         return build_index(
@@ -235,57 +215,37 @@ class ShardDataModule(LightningDataModule):
             self.sources, self.storage, *parts, self.pack_tokens, self.seed, *layout
         )
 
-    def total_micro_batches(self) -> int:
-        """Count the micro-batches of the whole run on all ranks: whole optimizer steps."""
-        trainer = self._trainer
-        size = step_size(trainer)
-        if trainer.max_steps > 0:
-            return trainer.max_steps * size
-        assert isinstance(self.dataset, PackDataset)  # check_length saw to it
-        packs = sum(self.dataset.plan.num_packs(epoch) for epoch in range(self.epochs))
-        # The last step is filled up with packs of the next epoch: as large as the others, and the
-        # same on any number of processes.
-        return math.ceil(packs / size) * size
-
     def train_dataloader(self) -> DataLoader[Any]:
         """Make this rank's packs."""
         trainer, dataset = self._trainer, self.dataset
         if isinstance(dataset, StreamDataset):
-            return training_loader(
-                dataset, None, self.num_workers, self._pin(), self.worker_context
-            )
+            return training_loader(dataset, None, *self._processes())
         assert dataset is not None
-        total = self.total_micro_batches()
-        epochs = None if trainer.max_steps > 0 else self.epochs
-        rank_zero_info(describe_run(dataset.plan, total, step_size(trainer), epochs, self.prompt))
+        epochs, size = None if trainer.max_steps > 0 else self.epochs, step_size(trainer)
+        total = count_micro_batches(dataset.plan, size, epochs, trainer.max_steps)
+        rank_zero_info(describe_run(dataset.plan, total, size, epochs, self.prompt))
         sampler = PositionSampler(
             total, trainer.global_rank, trainer.world_size, lambda: self.consumed
         )
-        return training_loader(dataset, sampler, self.num_workers, self._pin(), self.worker_context)
+        return training_loader(dataset, sampler, *self._processes())
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Ask the configured subset of every benchmark."""
+        """Ask the benchmarks: of each the configured subset, or in `test` the whole."""
         return self._question_loader(short_answer=True)
 
-    def test_dataloader(self) -> DataLoader[Any]:
-        """Ask every benchmark in full."""
-        return self._question_loader(short_answer=True)
+    test_dataloader = val_dataloader
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Ask the questions of `data.predict`."""
-        assert self.predict is not None  # _read_questions saw to it
+        assert self.predict is not None  # read_questions saw to it
         return self._question_loader(self.predict.short_answer)
 
     def _question_loader(self, short_answer: bool) -> DataLoader[Any]:
-        trainer, at_once = self._trainer, self.eval_batch_size
-        groups, world = group_identical(self.asked), trainer.world_size
-        # Where the weights are split, no rank can answer alone: as many prompts for each.
-        in_step = isinstance(trainer.strategy, ModelParallelStrategy)
-        mine = share(groups, trainer.global_rank, world, at_once, in_step)
+        at_once = self.eval_batch_size
+        mine, length = share_questions(self._trainer, self.asked, at_once)
         parts = (self.chat, self.transform, self.geometry)
-        length = math.ceil(len(groups) / world) if in_step else None
         dataset = QuestionDataset(mine, *parts, short_answer, at_once, length)
-        return question_loader(dataset, self.num_workers, self._pin(), self.worker_context)
+        return question_loader(dataset, *self._processes())
 
     def settings(self) -> dict[str, Any]:
         """List what the order and content of the training data depend on; where they lie is not."""
@@ -339,9 +299,8 @@ class ShardDataModule(LightningDataModule):
         assert self.trainer is not None
         return self.trainer
 
-    def _pin(self) -> bool:
-        return (
-            self._trainer.strategy.root_device.type == "cuda"
-            if self.pin_memory is None
-            else self.pin_memory
-        )
+    def _processes(self) -> tuple[int, bool, BaseContext | None]:
+        """Say how loaders read: how many processes, into pinned memory or not, started how."""
+        on_gpu = self._trainer.strategy.root_device.type == "cuda"
+        pin = on_gpu if self.pin_memory is None else self.pin_memory
+        return self.num_workers, pin, self.worker_context

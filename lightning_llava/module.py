@@ -17,7 +17,12 @@ from lightning_llava.layout import check_batch_complete, check_steps_left, resca
 from lightning_llava.models.activations import Checkpointing
 from lightning_llava.models.attention import choose_attention
 from lightning_llava.models.build import build_llava
-from lightning_llava.models.checkpoint import checkpoint_names, init_from, load_checkpoint_state
+from lightning_llava.models.checkpoint import (
+    checkpoint_names,
+    init_from,
+    load_checkpoint_state,
+    with_defaults,
+)
 from lightning_llava.models.compilation import Compile
 from lightning_llava.models.kernels import Kernels
 from lightning_llava.models.llava import Llava
@@ -266,9 +271,7 @@ class LlavaModule(LightningModule):
             SettingError: naming the keys, both values and `model.init_from`.
         """
         training = self._trainer is not None and self.trainer.state.fn == "fit"
-        saved, present = dict(checkpoint["model_settings"]), self.settings()
-        # What was no setting yet was as its default says.
-        saved["model.vision"] = asdict(VisionSpec()) | saved["model.vision"]
+        saved, present = with_defaults(checkpoint["model_settings"]), self.settings()
         keys = (
             present.keys()
             if training

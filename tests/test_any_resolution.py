@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 from rich.console import Console
 
@@ -132,10 +133,41 @@ def test_it_starts_from_a_stage_of_single_squares(demo_world, short_run):
     assert module.llava.image_newline.requires_grad
 
 
-def test_a_checkpoint_from_before_the_setting_was_one_of_squares(demo_world, short_run):
-    checkpoint = torch.load(short_run / "checkpoints/last.ckpt", weights_only=True)
+def from_before(run, step):
+    """A checkpoint as it was written before there were tiles."""
+    checkpoint = torch.load(run / f"checkpoints/step-{step:06}.ckpt", weights_only=True)
     vision = checkpoint["model_settings"]["model.vision"]
     del vision["any_resolution"], vision["grids"]
+    return checkpoint
+
+
+def test_a_run_from_before_the_setting_goes_on(demo_world, short_run, tmp_path, capsys):
+    torch.save(from_before(short_run, 1), tmp_path / "old.ckpt")
+    command = long_run.command(demo_world, tmp_path)[3:]
+    command += ["--data.num_workers=0", "--checkpoint.every_n_train_steps=1"]
+    command += ["--ckpt_path", tmp_path / "old.ckpt"]
+    command_line(*command, "--trainer.max_steps=2")
+    last = long_run.losses(short_run.parent)[1]
+    assert long_run.losses(tmp_path) == {1: last}
+    with pytest.raises(SystemExit):
+        command_line(*command, "--model.vision.any_resolution=true")
+    assert "any_resolution is True but the checkpoint has False" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config_too", [False, True])
+def test_a_checkpoint_from_before_the_setting_answers(short_run, tmp_path, config_too):
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(from_before(short_run, 2), tmp_path / "checkpoints/last.ckpt")
+    config = yaml.safe_load((short_run / "config.yaml").read_text())
+    if config_too:
+        del config["model"]["vision"]["any_resolution"], config["model"]["vision"]["grids"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    model = OwnCheckpoint(find_checkpoint(tmp_path, None), torch.device("cpu"))
+    assert not model.vision.any_resolution
+
+
+def test_a_checkpoint_from_before_the_setting_was_one_of_squares(demo_world, short_run):
+    checkpoint = from_before(short_run, 2)
     settings = {"language": language(demo_world, max_length=2048), "lora": LoraSpec()}
     make_module(demo_world, **settings).on_load_checkpoint(checkpoint)
     tiled = VisionSpec(name=str(demo_world / "mini_clip"), any_resolution=True)

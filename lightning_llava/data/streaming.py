@@ -154,10 +154,13 @@ class StreamDataset(IterableDataset[Batch]):
     def _row(self, drawn: _Drawn, faults: list[str]) -> Row | None:
         try:
             pictures = self.transform.prepare(drawn.images)
+            if pictures.sizes != drawn.sizes:
+                raise SettingError(
+                    f"images of {pictures.sizes} pixels, but {drawn.sizes} by their headers"
+                )
         except SettingError as error:
             faults.append(_fault(drawn.source, drawn.shard, drawn.key, error))
             return None
-        assert pictures.sizes == drawn.sizes, "an image decodes to another size than its header's"
         name, encoded = f"{drawn.source}/{drawn.id}", drawn.encoded
         ids, labels = encoded.input_ids, encoded.labels
         return Row(name, ids, labels, pictures.pixels, pictures.sizes, encoded.image_tokens)

@@ -147,6 +147,23 @@ def describe_mixture(index: Index, sources: Mapping[str, SourceSpec]) -> dict[st
     }
 
 
+def count_micro_batches(plan: Plan, step_size: int, epochs: int | None, steps: int) -> int:
+    """Count the micro-batches of the whole run on all ranks: whole optimizer steps.
+
+    Args:
+        plan: what is packed.
+        step_size: micro-batches of an optimizer step, on all processes.
+        epochs: how often the mixture is seen; None where the steps decide.
+        steps: of the optimizer.
+    """
+    if epochs is None:
+        return steps * step_size
+    packs = sum(plan.num_packs(epoch) for epoch in range(epochs))
+    # The last step is filled up with packs of the next epoch: as large as the others, and the same
+    # on any number of processes.
+    return math.ceil(packs / step_size) * step_size
+
+
 def describe_run(
     plan: Plan, micro_batches: int, step_size: int, epochs: int | None, prompt: str
 ) -> str:

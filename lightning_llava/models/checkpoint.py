@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,23 @@ from lightning_llava.errors import SettingError
 from lightning_llava.models.build import named_parts
 from lightning_llava.models.llava import Llava
 from lightning_llava.models.sharding import shard_like
+from lightning_llava.specs import (
+    LanguageSpec,
+    LearningRates,
+    LoraSpec,
+    OptimizerSpec,
+    ProjectorSpec,
+    VisionSpec,
+)
+
+SPECS = {
+    "model.vision": VisionSpec,
+    "model.projector": ProjectorSpec,
+    "model.language": LanguageSpec,
+    "model.lora": LoraSpec,
+    "model.learning_rate": LearningRates,
+    "model.optimizer": OptimizerSpec,
+}
 
 
 def checkpoint_names(model: Llava) -> set[str]:
@@ -74,7 +92,7 @@ def init_from(model: Llava, path: str, settings: Mapping[str, Any]) -> list[str]
         SettingError: no such file, no checkpoint of this project, or one of another architecture.
     """
     checkpoint = read_checkpoint(path, "model.init_from")
-    before = checkpoint["model_settings"]
+    before = with_defaults(checkpoint["model_settings"])
     for key in ("layer", "tokens"):
         was, now = before["model.vision"][key], settings["model.vision"][key]
         if was != now:
@@ -120,6 +138,20 @@ def read_checkpoint(path: str, setting: str) -> dict:
             f"({type(error).__name__}); expected a .ckpt that fit wrote"
         ) from error
     return checkpoint
+
+
+def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in what was no setting yet when a checkpoint was written: it was as its default says.
+
+    Args:
+        settings: sections of `model` by their full keys, as a checkpoint's `model_settings`.
+    """
+    return {
+        key: asdict(SPECS[key]()) | dict(value)
+        if key in SPECS and isinstance(value, Mapping)
+        else value
+        for key, value in settings.items()
+    }
 
 
 def _check_same_scale(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> None:

@@ -97,14 +97,12 @@ class Llava(nn.Module):
         if batch.pixel_values.shape[0] > 0:
             features = self.image_features(batch.pixel_values, batch.image_sizes)
             return self.place_features(batch.input_ids, features)
-        # Without an image projector and newline still take part, times zero: every rank must have
-        # them in its graph.
-        blank = self._project(self.vision_tower(self._blank(batch)))
-        embeds = self.place_features(batch.input_ids, blank[0, :0])
-        zero = 0 * blank.sum().to(embeds.dtype)
+        # Without an image projector and newline still take part, by none of a blank's features:
+        # every rank must have them in its graph. (Zero times a sum is NaN where fp16 overflows.)
+        none = self._project(self.vision_tower(self._blank(batch)))[0, :0]
         if self.image_newline is not None:
-            zero = zero + 0 * self.image_newline.sum().to(embeds.dtype)
-        return embeds + zero
+            none = insert_newlines(none, self.image_newline, none.new_empty(0, dtype=torch.bool))
+        return self.place_features(batch.input_ids, none)
 
     def image_features(
         self,

@@ -30,7 +30,7 @@ from lightning_llava.text.template import (
     stop_ids,
 )
 from lightning_llava.text.tokenizer import adds_bos, load_tokenizer, swallows_space
-from lightning_llava.text.turns import IMAGE_PLACEHOLDER, Turn, place_images
+from lightning_llava.text.turns import IMAGE_PLACEHOLDER, Turn, check_turns, place_images
 from lightning_llava.tiling import Size, Tiling
 
 SPACES = (" ", "▁")
@@ -77,7 +77,8 @@ class ConversationEncoder:
         tiling: any resolution: what an image takes beyond that, by its size.
 
     Raises:
-        SettingError: the template was written for another tokenizer.
+        SettingError: the template was written for another tokenizer, or conversations end before an
+            image of any resolution does.
     """
 
     def __init__(
@@ -97,6 +98,14 @@ class ConversationEncoder:
             self.system = self.system.strip()
         self.max_length = spec.max_length
         self.image_tokens, self.tiling = image_tokens, tiling
+        if tiling and (most := image_tokens + tiling.most_tokens) >= self.max_length:
+            # Not one by one when they come: all large images would be missing.
+            raise SettingError(
+                f"model.language.max_length is {self.max_length}, but with "
+                f"model.vision.any_resolution an image alone takes up to {most} tokens; raise it "
+                "(4096 in configs/pictures/any_resolution.yaml), or take large grids out of "
+                "model.vision.grids"
+            )
         self.stop_ids = stop_ids(self.template, self.tokenizer)
         # Special tokens are written by the template alone; "</s>" inside a question stays ordinary
         # text. On a copy: every call of `self.tokenizer` sets this switch anew.
@@ -140,7 +149,7 @@ class ConversationEncoder:
                 as one pair.
         """
         counts = self.count_features(images)
-        self.check(turns, len(counts))
+        check_turns(turns, len(counts), self.template)
         turns = place_images(turns, len(counts))
         for pairs in range(len(turns) // 2, 0, -1):
             input_ids, labels = self._tokenise(self.render(turns[: 2 * pairs]))
@@ -184,37 +193,6 @@ class ConversationEncoder:
             return (self.image_tokens,) * (images if isinstance(images, int) else len(images))
         assert not isinstance(images, int), "any resolution counts by sizes"
         return tuple(self.image_tokens + self.tiling.tokens_of(size) for size in images)
-
-    def check(self, turns: Sequence[Turn], num_images: int) -> None:
-        """Refuse what LLaVA would mask silently, or what the template cannot write.
-
-        Raises:
-            SettingError: saying which turn, and what is wrong with it.
-        """
-        if not turns or len(turns) % 2:
-            raise SettingError(f"{len(turns)} turns; expected pairs of question and answer")
-        for position, turn in enumerate(turns):
-            expected = "assistant" if position % 2 else "user"
-            if turn.role != expected:
-                raise SettingError(f"turn {position} is the {turn.role}'s, expected {expected}")
-            empty = not turn.text.strip() if position % 2 else not turn.text
-            if empty:
-                name = "answer" if position % 2 else "question"
-                raise SettingError(
-                    f"turn {position}: the {name} is empty; drop the pair or fill it in"
-                )
-        most = self.template.max_pairs
-        if most is not None and len(turns) // 2 > most:
-            raise SettingError(
-                f"{len(turns) // 2} question-answer pairs; the template {self.template.name!r} "
-                f"takes {most}: leave this source out of data.sources (the align stage takes "
-                "captions), or set data.prompt: chat"
-            )
-        if self.template.needs_image and not num_images:
-            raise SettingError(
-                f"no image; the template {self.template.name!r} writes nothing else before the "
-                "answer: leave text-only records out of this stage, or set data.prompt: chat"
-            )
 
     def render(self, turns: Sequence[Turn], open_ended: bool = False) -> list[Segment]:
         """Write the turns as segments; `open_ended` stops before the last answer."""

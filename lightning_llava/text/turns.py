@@ -1,10 +1,11 @@
-"""What a conversation is made of, and where its pictures stand."""
+"""What a conversation is made of, what it must be, and where its pictures stand."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from lightning_llava.errors import SettingError
+from lightning_llava.text.template import Template
 
 IMAGE_PLACEHOLDER = "<image>"
 
@@ -42,3 +43,33 @@ def place_images(turns: Sequence[Turn], num_images: int) -> list[Turn]:
 def _images_first(text: str, count: int) -> str:
     question = text.replace(IMAGE_PLACEHOLDER, "").strip()
     return (f"{IMAGE_PLACEHOLDER}\n" * count + question).strip()
+
+
+def check_turns(turns: Sequence[Turn], num_images: int, template: Template) -> None:
+    """Refuse what LLaVA would mask silently, or what the template cannot write.
+
+    Raises:
+        SettingError: saying which turn, and what is wrong with it.
+    """
+    if not turns or len(turns) % 2:
+        raise SettingError(f"{len(turns)} turns; expected pairs of question and answer")
+    for position, turn in enumerate(turns):
+        expected = "assistant" if position % 2 else "user"
+        if turn.role != expected:
+            raise SettingError(f"turn {position} is the {turn.role}'s, expected {expected}")
+        empty = not turn.text.strip() if position % 2 else not turn.text
+        if empty:
+            name = "answer" if position % 2 else "question"
+            raise SettingError(f"turn {position}: the {name} is empty; drop the pair or fill it in")
+    most = template.max_pairs
+    if most is not None and len(turns) // 2 > most:
+        raise SettingError(
+            f"{len(turns) // 2} question-answer pairs; the template {template.name!r} "
+            f"takes {most}: leave this source out of data.sources (the align stage takes "
+            "captions), or set data.prompt: chat"
+        )
+    if template.needs_image and not num_images:
+        raise SettingError(
+            f"no image; the template {template.name!r} writes nothing else before the "
+            "answer: leave text-only records out of this stage, or set data.prompt: chat"
+        )

@@ -18,9 +18,12 @@ from lightning_llava.data.measure import encoder_fingerprint
 from lightning_llava.data.storage import ShardStorage
 from lightning_llava.data.streaming import StreamDataset
 from lightning_llava.data.training import check_samples, make_plan
+from lightning_llava.errors import SettingError
 from lightning_llava.geometry import load_vision_config, vision_geometry
-from lightning_llava.specs import SourceSpec, VisionSpec
+from lightning_llava.specs import LanguageSpec, SourceSpec, VisionSpec
+from lightning_llava.text.conversation import ConversationEncoder
 from lightning_llava.text.turns import Turn
+from lightning_llava.tiling import Tiling
 from tiny import build
 
 IMAGES = [[(70, 70)], [(200, 40)], [], [(31, 90), (5, 9)], [(1, 1)], [(64, 33)], [(500, 5)]]
@@ -151,6 +154,24 @@ def test_a_damaged_image_leaves_a_blank_of_the_planned_length(make, monkeypatch,
     assert blanks == 1
 
 
+def test_a_stream_passes_over_an_image_of_another_size_than_its_header_s(make, monkeypatch):
+    made = make()
+    stream, first = made.streamed(), (70, 70)
+    prepare = made.transform.prepare
+
+    def prepared(images):
+        pictures = prepare(images)
+        if pictures.sizes == [first]:
+            pictures.sizes = [(71, 70)]
+        return pictures
+
+    monkeypatch.setattr(made.transform, "prepare", prepared)
+    batches = list(islice(stream, 12))
+    assert all(first not in batch.image_sizes for batch in batches)
+    told = [line for batch in batches for line in batch.substituted]
+    assert any("images of [(71, 70)] pixels, but [(70, 70)] by their headers" in t for t in told)
+
+
 def test_a_turned_photograph_counts_as_it_is_stored_and_shown(tmp_path, clip, encoder):
     exif = Image.Exif()
     exif[ORIENTATION] = TURNED
@@ -175,6 +196,20 @@ def test_turns_are_cut_by_what_the_images_take(make):
         encoder = make(max_length=max_length).encoder
         assert encoder.encode(turns, [(70, 70)]).dropped_turns == dropped
         assert encoder.encode(turns, [(1, 1)]).dropped_turns == 0  # takes less
+
+
+def test_conversations_that_would_end_before_an_image_does_are_refused(tokenizer_folder):
+    tiling = Tiling(((1, 1), (2, 2)), side=32, patches=4)
+
+    def of(max_length):
+        name, template = str(tokenizer_folder), "mistral_instruct"
+        return ConversationEncoder(
+            LanguageSpec(name, None, template, None, max_length), 16, tiling=tiling
+        )
+
+    assert of(16 + 8 * 9 + 1).count_features([(64, 64)]) == (16 + 8 * 9,)
+    with pytest.raises(SettingError, match=r"max_length is 88, but .* takes up to 88 tokens"):
+        of(16 + 8 * 9)
 
 
 def test_preflight_counts_the_sizes(make):

@@ -155,6 +155,19 @@ def test_a_text_only_pack_keeps_projector_and_newline_in_the_graph(clip, mistral
     assert all(p.grad is not None and not p.grad.any() for p in parts)
 
 
+@pytest.mark.parametrize("any_resolution", [False, True])
+def test_a_text_only_pack_is_finite_in_fp16_whatever_a_blank_image_gives(
+    clip, mistral, any_resolution
+):
+    model = build(clip, mistral, any_resolution=any_resolution)
+    torch.nn.init.constant_(model.projector[2].bias, 1000.0)  # 16 x 48 of them: over 65504
+    batch = collate_packed([row("c", 9, 0, 3, 3)], PATCHES, IMAGE_SIZE)
+    with torch.autocast("cpu", torch.float16):
+        embeds = model.embed(batch)
+    expected = model.language.get_input_embeddings()(batch.input_ids)
+    assert torch.equal(embeds, expected)
+
+
 def test_grouped_answers_are_those_of_transformers_one_by_one(pair):
     model, hf = pair
     tiling = model.vision_tower.geometry.tiling

@@ -19,6 +19,7 @@ from lightning_llava.evaluation.answerers.fingerprints import (
 from lightning_llava.evaluation.benchmarks import Question
 from lightning_llava.evaluation.loader import QuestionDataset, question_turns
 from lightning_llava.geometry import load_vision_config, vision_geometry
+from lightning_llava.models.checkpoint import with_defaults
 from lightning_llava.models.grouped import answer_group
 from lightning_llava.models.llava import Llava
 from lightning_llava.models.precision import drop_adapter_casts
@@ -143,11 +144,14 @@ def _check_same_run(config: Settings, model: Settings, data: Settings) -> None:
     sections = {"model": (model, ARCHITECTURE), "data": (data, IMAGES)}
     for section, (saved, names) in sections.items():
         said = {name: value for name, value in config.get(section, {}).items() if name in names}
-        before, now = flatten({name: saved[name] for name in said}), flatten(said)
+        before, now = (
+            flatten(with_defaults({f"{section}.{name}": values[name] for name in said}))
+            for values in (saved, said)
+        )
         for key in sorted(before.keys() | now.keys()):
             if before.get(key) != now.get(key):
                 raise SettingError(
-                    f"--model: the run's config.yaml has {section}.{key}: "
+                    f"--model: the run's config.yaml has {key}: "
                     f"{now.get(key, 'absent')!r}, but the checkpoint was trained with "
                     f"{before.get(key, 'absent')!r}; give the checkpoint alone, in a folder without"
                     " a config.yaml, or mend that"
