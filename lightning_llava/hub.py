@@ -41,11 +41,11 @@ def explain_loading(name: str, setting: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError, ImportError, StrictDataclassError) as error:
         if isinstance(error, SettingError):
             raise
-        first_line = next(
-            (line for line in str(error).splitlines() if line.strip()), type(error).__name__
-        )
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        # A line that ends in a colon says nothing without those behind it.
+        found = " ".join(lines) if lines and lines[0].endswith(":") else next(iter(lines), "")
         raise SettingError(
-            f"{setting}: could not load {name!r} ({first_line.strip()[:300]}); "
+            f"{setting}: could not load {name!r} ({found[:300] or type(error).__name__}); "
             f"{nearest_folder(name)}check the spelling, or give a folder that holds the files"
         ) from error
 

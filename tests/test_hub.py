@@ -54,6 +54,11 @@ def test_the_first_line_of_a_long_error_is_kept(kind):
         assert "long explanation" not in text
 
 
+def test_a_line_that_announces_others_is_kept_with_them():
+    with pytest.raises(SettingError, match=r"\(There is none of: \(1\) this, \(2\) that\)"):
+        load("no/model", ValueError("There is none of:\n (1) this,\n (2) that\n"))
+
+
 def test_an_error_without_text_is_named_by_its_class():
     with pytest.raises(SettingError, match=re.escape("(OSError)")):
         load("no/model", OSError())

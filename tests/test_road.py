@@ -1,6 +1,7 @@
 """Real input, same road: photographs and LLaVA's JSON to shards, fit, predict, validate."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -215,7 +216,10 @@ def test_a_finished_run_says_that_nothing_is_left(trained, tmp_path, capsys):
     checkpoint = tmp_path / "version_0/checkpoints/last.ckpt"
     settings = ["--config", trained / "config.yaml", "--trainer.default_root_dir", tmp_path]
     command_line("fit", *settings, "--ckpt_path", checkpoint)
-    assert "the run already had its 3 steps" in " ".join(capsys.readouterr().out.split())
+    said = capsys.readouterr().out
+    assert "the run already had its 3 steps" in " ".join(said.split())
+    line = r"^hand on: python tools/export.py --checkpoint \S+\.ckpt --output \S+$"
+    assert re.search(line, said, re.MULTILINE)
 
 
 def test_without_a_terminal_steps_are_written_as_lines(trained, tmp_path, capsys):

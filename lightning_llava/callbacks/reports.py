@@ -101,6 +101,9 @@ class Reports(Callback):
         if trainer.enable_validation:
             config = f"--config {folder / 'config.yaml'}"
             lines["score"] = f"python -m lightning_llava validate {config} --ckpt_path {checkpoint}"
+        if checkpoint:
+            out = f"--checkpoint {checkpoint} --output {folder / 'exported'}"
+            lines["hand on"] = f"python tools/export.py {out}"
         for name, line in lines.items():  # outside the table, whose frame would break them
             self.console.print(f"{name}: {line}", soft_wrap=True, markup=False, highlight=False)
 

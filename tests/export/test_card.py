@@ -171,7 +171,7 @@ def test_an_imported_checkpoint_has_a_card_without_a_recipe(tmp_path, trained, e
     trained.steps = 0
     trained.data = {key: trained.data[key] for key in ("data.image_mode", "data.prompt")}
     text = write(tmp_path, trained, encoder)
-    assert "not trained here" in text
+    assert "taken over by lightning_llava as others had trained it" in text
     assert "## Recipe" not in text
     assert "--trainer.max_steps" not in text
     assert "padded to a square" in text

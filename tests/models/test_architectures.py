@@ -125,7 +125,7 @@ def test_gemmas_scale_of_embeddings_is_not_the_pictures(compose, name):
     batch = collate_padded(ROWS[:1], PATCHES, IMAGE_SIZE)
     with torch.no_grad():
         embeds = model.embed(batch)[0]
-        features = model.image_features(batch.pixel_values)[0]
+        features = model.image_features(batch.pixel_values)
     is_image = batch.input_ids[0] < 0
     table = model.language.get_input_embeddings().weight
     tokens = table[batch.input_ids[0][~is_image]] * table.shape[1] ** 0.5

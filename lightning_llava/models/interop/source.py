@@ -153,6 +153,12 @@ def recognise(path: Path) -> Kind:
     Raises:
         SettingError: none that is known.
     """
+    if path.suffix == ".ckpt":
+        raise SettingError(
+            f"{SETTING}: {str(path)!r} is a checkpoint of this project, which needs no import: "
+            "start from it by model.init_from, ask it by tools/evaluate.py, hand it on by "
+            "tools/export.py"
+        )
     if path.is_file():
         return "projector"
     config = read_json(path / "config.json", SETTING) if (path / "config.json").is_file() else {}

@@ -274,6 +274,8 @@ def test_features_of_llava_hf_that_ours_cannot_take(twin, tmp_path, refused, fie
 def test_a_folder_of_something_else(twin, tmp_path, refused):
     assert "is none of the formats that are read" in refused(twin.base)
     assert "does not exist" in refused(tmp_path / "nothing")
+    (tmp_path / "last.ckpt").touch()
+    assert "needs no import: start from it by model.init_from" in refused(tmp_path / "last.ckpt")
 
 
 def test_a_template_for_another_tokenizer(twin, tmp_path, refused, tool, capsys):

@@ -65,18 +65,27 @@ def picture():
     ],
 )
 def test_what_is_exported_comes_back(family, tower, tmp_path):
+    assert come_back(family, tower, TEMPLATES[family], tmp_path) == TEMPLATES[family]
+
+
+def test_a_template_that_was_read_off_a_tokenizer_comes_back(tmp_path):
+    file = come_back("qwen2", "clip", "auto", tmp_path)
+    assert file == str(tmp_path / "back/templates/conversation.yaml")
+
+
+def come_back(family, tower, template, tmp_path):
+    """Export, import and compare; return the template that is named after it."""
     torch.manual_seed(4)
     vision = VisionSpec(name=str(TOWERS[tower](tmp_path / "tower")))
     (tmp_path / "llm").mkdir()
     name = str(ARCHITECTURES[family](tmp_path / "llm"))
-    make = trained_by(vision, LanguageSpec(name=name, template=TEMPLATES[family]))
+    make = trained_by(vision, LanguageSpec(name=name, template=template))
     expected, encoder = logits(make())
     (tmp_path / "hf").mkdir()
     export_hf(make(), encoder, tmp_path / "hf", torch.float32)
 
     imported = take_over(tmp_path / "hf", tmp_path / "back", template=None)
     found, back = logits(read_trained(tmp_path / "back/weights.ckpt", "test"))
-    assert imported.language.template == TEMPLATES[family]
     vocabulary = expected.shape[-1]
     torch.testing.assert_close(found[..., :vocabulary], expected, atol=1e-5, rtol=1e-5)
     assert back.stop_ids == encoder.stop_ids
@@ -86,3 +95,4 @@ def test_what_is_exported_comes_back(family, tower, tmp_path):
         )
     pixels = [ImageTransform(spec, "pad")(picture()) for spec in (vision, imported.vision)]
     assert torch.equal(*pixels)
+    return imported.language.template
