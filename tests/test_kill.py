@@ -10,6 +10,7 @@ import pytest
 
 from long_run import ACCUMULATE, EVERY, STEPS, command, lines, losses
 
+ROUNDS = 10
 START_LIMIT_S = 120
 """A run that has not begun by then never will."""
 
@@ -33,15 +34,15 @@ def run_until_killed(world, root, micro_batches, *more):
         process.wait()
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=pytest.mark.slow)])
-def test_a_killed_run_is_the_untouched_run(demo_world, untouched, tmp_path, rounds):
+@pytest.mark.slow
+def test_a_killed_run_is_the_untouched_run(demo_world, untouched, tmp_path):
     whole = lines(untouched)
     assert [line["micro_batch"] for line in whole] == list(range(STEPS * ACCUMULATE))
     assert [line["step"] for line in whole] == [i // ACCUMULATE for i in range(len(whole))]
     first = ACCUMULATE * EVERY  # micro-batches until there is something to resume from
-    draw = random.Random(rounds)
+    draw = random.Random(ROUNDS)
     resume: list[str] = []
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         done = len(lines(tmp_path))
         at = draw.randint(max(first + 1, done - 2), STEPS * ACCUMULATE - 1)
         run_until_killed(demo_world, tmp_path, at, *resume)

@@ -69,6 +69,7 @@ def mini(world):
     ]
 
 
+@pytest.mark.slow
 def test_every_command_runs_in_order(checkout, demo_world):
     assert len(OURS) == 14
     for command in OURS:

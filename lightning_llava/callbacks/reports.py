@@ -77,7 +77,8 @@ class Reports(Callback):
         minutes, seconds = divmod(round(time.perf_counter() - self.start), 60)
         folder = self.folder
         callback: Any = trainer.checkpoint_callback
-        checkpoint = callback.last_model_path or callback.best_model_path if callback else ""
+        written = callback.last_model_path or callback.best_model_path if callback else ""
+        checkpoint = written or trainer.ckpt_path  # nothing is written where nothing was left to do
         loss = trainer.callback_metrics.get("learning/loss")
         table = Table(title="Run", show_header=False, title_justify="left")
         table.add_column(style="bold")

@@ -82,6 +82,7 @@ def uninterrupted(world, tmp_path_factory):
     return contents(output)
 
 
+@pytest.mark.slow
 def test_one_process_and_three_write_the_same_bytes(world, uninterrupted, tmp_path):
     succeed(command(world, tmp_path / "shards", "--processes", "3"))
     assert contents(tmp_path / "shards") == uninterrupted
@@ -100,6 +101,7 @@ def children(pid):
     return [int(child) for task in tasks for child in task.read_text().split()]
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(world, uninterrupted, tmp_path):
     output = tmp_path / "shards"
     arguments = list(map(str, command(world, output, "--processes", "2")))

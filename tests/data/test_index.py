@@ -375,6 +375,7 @@ def test_a_cut_shard_and_the_next_one_never_mix(tmp_path, encoder, storage):
     )
 
 
+@pytest.mark.slow
 def test_the_result_is_the_same_on_any_number_of_processes(tmp_path, encoder, monkeypatch):
     for number in range(5):
         members = [

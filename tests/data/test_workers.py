@@ -170,6 +170,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_server_that_an_index_started_and_its_workers_outlive_the_group_s_sigterm(tmp_path):
     """A fork beside threads that enter Python may hang, so that no worker is a rank's own fork."""
     script = tmp_path / "rank.py"

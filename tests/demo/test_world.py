@@ -277,6 +277,7 @@ print(processor(Image.new("RGB", (128, 128)))["pixel_values"][0].shape)
 """
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_make_one_world_without_torchvision(first, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", RACE, str(tmp_path)],
