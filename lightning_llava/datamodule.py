@@ -30,7 +30,7 @@ from lightning_llava.data.workers import worker_context
 from lightning_llava.evaluation.benchmarks import Question
 from lightning_llava.evaluation.loader import QuestionDataset, question_loader
 from lightning_llava.evaluation.questions import read_questions, share_questions
-from lightning_llava.geometry import VisionGeometry, load_vision_config, vision_geometry
+from lightning_llava.geometry import VisionGeometry, load_geometry
 from lightning_llava.layout import (
     check_length,
     check_step_complete,
@@ -164,7 +164,7 @@ class ShardDataModule(LightningDataModule):
     @cached_property
     def geometry(self) -> VisionGeometry:
         """Sizes of the tower."""
-        return vision_geometry(load_vision_config(self.vision), self.vision)
+        return load_geometry(self.vision)
 
     @cached_property
     def chat(self) -> ConversationEncoder:

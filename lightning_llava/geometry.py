@@ -40,10 +40,10 @@ def load_vision_config(spec: VisionSpec) -> PretrainedConfig:
     return config
 
 
-def load_image_processor(spec: VisionSpec) -> Any:
+def load_image_processor(spec: VisionSpec, setting: str = "model.vision.name") -> Any:
     """Load the processor of a tower, of Pillow."""
-    name = resolve(spec.name, "model.vision.name")
-    with explain_loading(spec.name, "model.vision.name"):
+    name = resolve(spec.name, setting)
+    with explain_loading(spec.name, setting):
         return AutoImageProcessor.from_pretrained(
             name, revision=spec.revision, backend="pil", trust_remote_code=False
         )
@@ -65,6 +65,15 @@ def picture_size(processor: Any, spec: VisionSpec) -> int:
             "squares: change size or crop_size in its preprocessor_config.json"
         )
     return sides.pop()
+
+
+def load_geometry(spec: VisionSpec) -> VisionGeometry:
+    """Compute the geometry of a tower from what its name points to, without weights.
+
+    Raises:
+        SettingError: nothing loadable there, or no vision transformer on square images.
+    """
+    return vision_geometry(load_vision_config(spec), spec)
 
 
 def vision_geometry(config: PretrainedConfig, spec: VisionSpec) -> VisionGeometry:

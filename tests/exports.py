@@ -15,7 +15,7 @@ from lightning_llava.data.schema import Sample
 from lightning_llava.data.shards import write_shards
 from lightning_llava.datamodule import ShardDataModule
 from lightning_llava.export.command import run
-from lightning_llava.geometry import load_vision_config, vision_geometry
+from lightning_llava.geometry import load_geometry
 from lightning_llava.models.trained import build_trained, read_trained
 from lightning_llava.module import LlavaModule
 from lightning_llava.specs import (
@@ -108,7 +108,7 @@ class Ours:
 
     def __init__(self, checkpoint: Path) -> None:
         trained = read_trained(checkpoint, "--checkpoint")
-        geometry = vision_geometry(load_vision_config(trained.vision), trained.vision)
+        geometry = load_geometry(trained.vision)
         self.encoder = ConversationEncoder(
             trained.language, geometry.image_tokens, tiling=geometry.tiling
         )

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
-from transformers import AutoImageProcessor
 from transformers.image_processing_backends import PilBackend
 
 from lightning_llava.data import image_fast
@@ -18,8 +17,7 @@ from lightning_llava.data.image_decode import decode
 from lightning_llava.data.image_resize import Axis, is_large, resize
 from lightning_llava.data.image_tiles import cut_tiles
 from lightning_llava.errors import SettingError
-from lightning_llava.geometry import load_vision_config, vision_geometry
-from lightning_llava.hub import explain_loading, resolve
+from lightning_llava.geometry import load_geometry, load_image_processor
 from lightning_llava.specs import VisionSpec
 from lightning_llava.tiling import Size
 
@@ -91,14 +89,9 @@ class ImageTransform:
     """
 
     def __init__(self, spec: VisionSpec, mode: ImageMode, backend: ImageBackend = "pillow") -> None:
-        name = resolve(spec.name, "model.vision.name")
-        with explain_loading(spec.name, "model.vision.name"):
-            processor: Any = AutoImageProcessor.from_pretrained(
-                name, revision=spec.revision, backend="pil", trust_remote_code=False
-            )
+        processor = load_image_processor(spec)
         self.mode, self.backend = mode, backend
-        tiled = spec.any_resolution
-        self.tiling = vision_geometry(load_vision_config(spec), spec).tiling if tiled else None
+        self.tiling = load_geometry(spec).tiling if spec.any_resolution else None
         self.fill = tuple(int(255 * mean) for mean in processor.image_mean)
         self.recipe = read_recipe(processor)
         self.processor = processor if self.recipe is None else None

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lightning_llava.data.cores import usable_cores
 from lightning_llava.errors import SettingError
-from lightning_llava.geometry import load_vision_config, vision_geometry
+from lightning_llava.geometry import load_geometry
 from lightning_llava.specs import LanguageSpec, VisionSpec
 from lightning_llava.text.conversation import ConversationEncoder
 
@@ -97,8 +97,7 @@ def encoder_of(options: Namespace) -> ConversationEncoder | None:
         raise SettingError("--tokenizer needs --template (model.language.template)")
     image_tokens, tiling = options.image_tokens, None
     if options.vision:
-        vision = _vision(options)
-        geometry = vision_geometry(load_vision_config(vision), vision)
+        geometry = load_geometry(_vision(options))
         image_tokens, tiling = geometry.image_tokens, geometry.tiling
     elif options.any_resolution:
         raise SettingError("--any-resolution depends on the tower's image size; add --vision")

@@ -22,7 +22,7 @@ from lightning_llava.errors import SettingError
 from lightning_llava.export.card import write_card
 from lightning_llava.export.push import push
 from lightning_llava.export.verify import verify
-from lightning_llava.geometry import load_vision_config, vision_geometry
+from lightning_llava.geometry import load_geometry
 from lightning_llava.models.interop.formats import FORMATS
 from lightning_llava.models.interop.hf import SHARD
 from lightning_llava.models.trained import read_trained
@@ -44,7 +44,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     trained = read_trained(options.checkpoint, "--checkpoint")
-    geometry = vision_geometry(load_vision_config(trained.vision), trained.vision)
+    geometry = load_geometry(trained.vision)
     encoder = ConversationEncoder(trained.language, geometry.image_tokens, tiling=geometry.tiling)
     dtype = TYPES[options.dtype]
     more = {"max_shard_size": options.max_shard_size} if options.format == "hf" else {}

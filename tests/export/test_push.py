@@ -39,8 +39,8 @@ def exported(monkeypatch, tmp_path):
     """The command, with a format that writes one file."""
     trained = SimpleNamespace(vision=VisionSpec(), language=None)
     monkeypatch.setattr(command, "read_trained", lambda *_: trained)
-    monkeypatch.setattr(command, "vision_geometry", lambda *_: VisionGeometry(32, 8, 16))
-    for name in ("load_vision_config", "ConversationEncoder", "write_card", "verify"):
+    monkeypatch.setattr(command, "load_geometry", lambda *_: VisionGeometry(32, 8, 16))
+    for name in ("ConversationEncoder", "write_card", "verify"):
         monkeypatch.setattr(command, name, lambda *_, **__: None)
 
     def writer(trained, encoder, folder, dtype, **_):

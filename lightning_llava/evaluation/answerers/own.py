@@ -18,7 +18,7 @@ from lightning_llava.evaluation.answerers.fingerprints import (
 )
 from lightning_llava.evaluation.benchmarks import Question
 from lightning_llava.evaluation.loader import QuestionDataset, question_turns
-from lightning_llava.geometry import load_vision_config, vision_geometry
+from lightning_llava.geometry import load_geometry
 from lightning_llava.models.checkpoint import with_defaults
 from lightning_llava.models.grouped import answer_group
 from lightning_llava.models.llava import Llava
@@ -63,7 +63,7 @@ class OwnCheckpoint:
         self.max_new_tokens = max_new_tokens or GenerationSpec(**generation).max_new_tokens
         self.vision, self.language = self._trained.vision, self._trained.language
         self._transform = ImageTransform(self.vision, *images.values())
-        self._geometry = vision_geometry(load_vision_config(self.vision), self.vision)
+        self._geometry = load_geometry(self.vision)
         image_tokens, tiling = self._geometry.image_tokens, self._geometry.tiling
         self._encoder = ConversationEncoder(self.language, image_tokens, tiling=tiling)
         self._compute = torch.bfloat16 if device.type == "cuda" else torch.float32

@@ -25,6 +25,7 @@ from lightning_llava.models.interop.hf_processor import llava_processor
 from lightning_llava.models.interop.merged import load_merged
 from lightning_llava.models.interop.source import TEMPLATE_FIELD
 from lightning_llava.models.interop.template_file import hand_on_template
+from lightning_llava.models.interop.weight_files import write_json
 from lightning_llava.models.llava import Llava
 from lightning_llava.models.trained import Trained
 from lightning_llava.models.vision import load_encoder
@@ -151,8 +152,7 @@ def _padded(table: Tensor, size: int) -> nn.Parameter:
 
 def _name_plainly(file: Path) -> None:
     """Name the tokenizer's class and its tokens as transformers 4 knows them, too."""
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     content["tokenizer_class"] = "PreTrainedTokenizerFast"
     content["additional_special_tokens"] = content.pop("extra_special_tokens")
-    text = json.dumps(content, ensure_ascii=False, indent=2)
-    file.write_text(f"{text}\n", encoding="utf-8")
+    write_json(file, content)

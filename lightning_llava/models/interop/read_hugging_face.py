@@ -7,12 +7,12 @@ from PIL import Image
 from transformers import AutoConfig, CLIPImageProcessorPil, PretrainedConfig
 
 from lightning_llava.errors import SettingError
-from lightning_llava.geometry import has_cls
+from lightning_llava.geometry import has_cls, load_image_processor
 from lightning_llava.hub import explain_loading
 from lightning_llava.models.interop.hf_classes import SQUARES, TILES
 from lightning_llava.models.interop.names import HUGGING_FACE, NEWLINE
 from lightning_llava.models.interop.pinpoints import Pinpoints, parse_pinpoints
-from lightning_llava.models.interop.read_original import load_processor, split
+from lightning_llava.models.interop.read_original import split
 from lightning_llava.models.interop.source import SETTING, TEMPLATE_FIELD, Request, Source
 from lightning_llava.models.interop.template_file import find_template
 from lightning_llava.models.interop.weight_files import read_weights
@@ -43,7 +43,7 @@ def read_hugging_face(folder: Path, request: Request) -> Source:
             f"{' or '.join(map(str, EXPECTED[wrong[0]]))}"
         )
     parts = split(read_weights(folder, "model", SETTING), HUGGING_FACE)
-    processor = load_processor(str(folder), SETTING)
+    processor = load_image_processor(VisionSpec(name=str(folder)), SETTING)
     tiles = config.model_type == TILES.config.model_type
     pads = tiles or bool(getattr(processor, "do_pad", False))
     source = Source(

@@ -4,10 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoImageProcessor, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig
 
 from lightning_llava.errors import SettingError
-from lightning_llava.geometry import load_vision_config
+from lightning_llava.geometry import load_image_processor, load_vision_config
 from lightning_llava.hub import explain_loading, resolve
 from lightning_llava.models.checkpoint import few
 from lightning_llava.models.interop.fitting import HEAD, TABLE
@@ -71,7 +71,7 @@ def read_full(folder: Path, request: Request) -> Source:
         assert source.vision is not None
         source.tower = parts["vision"]
         source.tower_config = load_tower_config(source.vision)
-        source.processor = load_processor(source.vision.name, "--vision")
+        source.processor = load_image_processor(source.vision, "--vision")
     return source
 
 
@@ -227,14 +227,6 @@ def load_tower_config(spec: VisionSpec) -> PretrainedConfig:
         return load_vision_config(spec)
     except SettingError as error:
         raise SettingError(f"{error}; --vision names another than {SETTING} does") from error
-
-
-def load_processor(name: str, setting: str) -> Any:
-    """Load the image processor of a tower."""
-    with explain_loading(name, setting):
-        return AutoImageProcessor.from_pretrained(
-            resolve(name, setting), backend="pil", trust_remote_code=False
-        )
 
 
 def _read_settings(kind: Kind, folder: Path, config: dict[str, Any], request: Request) -> Source:

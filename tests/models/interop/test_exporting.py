@@ -12,7 +12,7 @@ from layouts import assert_equals_twin, load, take_over
 from lightning_llava.data.collate import collate_padded
 from lightning_llava.errors import SettingError
 from lightning_llava.export.command import run
-from lightning_llava.geometry import load_vision_config, vision_geometry
+from lightning_llava.geometry import load_geometry
 from lightning_llava.models.interop.adapter import export_adapter
 from lightning_llava.models.interop.formats import FORMATS
 from lightning_llava.models.interop.original import export_llava
@@ -207,7 +207,7 @@ def test_an_imported_checkpoint_goes_out_too(twin, adapted, tmp_path, form):
 @torch.no_grad()
 def own_logits(checkpoint):
     trained = read_trained(checkpoint, "test")
-    geometry = vision_geometry(load_vision_config(trained.vision), trained.vision)
+    geometry = load_geometry(trained.vision)
     model = build_trained(trained, ConversationEncoder(trained.language, geometry.image_tokens))
     one = row("a", 14, 1, 5, seed=3)
     drawn = torch.Generator().manual_seed(0)

@@ -11,7 +11,7 @@ from architectures import ARCHITECTURES, TEMPLATES, TOWERS
 from layouts import take_over
 from lightning_llava.data.collate import collate_padded
 from lightning_llava.data.images import ImageTransform
-from lightning_llava.geometry import load_vision_config, vision_geometry
+from lightning_llava.geometry import load_geometry
 from lightning_llava.models.build import build_llava
 from lightning_llava.models.interop.hf import export_hf
 from lightning_llava.models.trained import Trained, build_trained, read_trained
@@ -41,7 +41,7 @@ def trained_by(vision, language):
 
 
 def logits(trained):
-    geometry = vision_geometry(load_vision_config(trained.vision), trained.vision)
+    geometry = load_geometry(trained.vision)
     encoder = ConversationEncoder(trained.language, geometry.image_tokens)
     batch = collate_padded([row("a", 14, 1, 5, seed=3)], geometry.image_tokens, geometry.image_size)
     with torch.no_grad():
