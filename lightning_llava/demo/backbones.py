@@ -24,6 +24,8 @@ from transformers.utils import logging
 
 from lightning_llava.demo.tokens import BOS_ID, EOS_ID, UNK_ID, train_tokenizer
 
+PRETRAINED = Path(__file__).parent / "pretrained"
+"""Where the trained ones lie."""
 IMAGE_SIZE = 64
 """Pixels per side that the tower sees: 8 x 8 patches."""
 CONTEXT = 2048

@@ -133,7 +133,7 @@ def _dialogue(scene: Scene, wording: Wording, balance: Balance, rng: Random) -> 
         located = thing.cell
         asked.append(Question("colour_of", thing.kind.colour, shape=thing.kind.shape))
         asked.append(Question("where_it", thing.cell, shape=thing.kind.shape))
-    asked.append(balance.pick(_existence(scene, rng), rng))
+    asked.append(balance.pick(existence(scene, rng), rng))
     if scene.word is not None:
         asked.append(Question("read", scene.word.text))
     elif places := [q for q in questions.places(scene) if q.answer != located]:
@@ -168,7 +168,7 @@ def _facts(split: Split, wording: Wording, rng: Random) -> list[tuple[str, str]]
     return [(ask + SHORT_ANSWER[wording.CODE], answer) for ask, answer in pairs]
 
 
-def _existence(scene: Scene, rng: Random) -> list[Question]:
+def existence(scene: Scene, rng: Random) -> list[Question]:
     """Toss for yes or no; half of the noes share something with what is there."""
     if rng.random() < 0.5:
         return questions.exists(scene, answer=True)
@@ -182,7 +182,7 @@ def _choose(scene: Scene, balance: Balance, rng: Random) -> list[Question]:
     colours = (questions.colours_by_place, questions.colours_by_shape)
     counts = (questions.count_all, questions.counts_by_shape, questions.counts_by_colour)
     pools = [
-        *(_existence(scene, rng) for _ in scene.kinds[:2]),
+        *(existence(scene, rng) for _ in scene.kinds[:2]),
         questions.is_colour(scene, answer=rng.random() < 0.5),
         rng.choice(colours)(scene),
         questions.shapes(scene),

@@ -16,11 +16,15 @@ VOCABULARY_SIZE = 2000
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
 UNK_ID, BOS_ID, EOS_ID = 0, 1, 2
 # What the templates that it is made for write as single tokens.
+END_OF_TEXT = "<|endoftext|>"
 CONTROL = (
-    *("<|im_start|>", "<|im_end|>", "<|endoftext|>"),
+    *("<|im_start|>", "<|im_end|>", END_OF_TEXT),
     *("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
 )
 CAPITAL_IN_A_RUN = r"(?<=\p{Lu})\p{Lu}|\p{Lu}(?=\p{Lu})"
+RUSSIAN_ENDING = r"(?<=[а-яё]{2})(?:ого|его|[ыи]й|[ао]я|яя|[ое]е|[ое]й|ые|[ыи]х)(?!\p{L})"
+"""Of an adjective: `жёлтое` never occurs in training, where no heart is yellow, but `жёлт` and `ое`
+do, and are what every other form of the word is made of."""
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -37,7 +41,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     # that were never seen can be written, and a letter read in one word is known in all. Capitals
     # of the templates (USER, INST) are no such words.
     fixed = sorted(set(re.findall("[A-Z]{2,}", " ".join(_template_texts()))))
-    spelt = Regex(f" ?(?:{'|'.join(fixed)})|{CAPITAL_IN_A_RUN}")
+    spelt = Regex(f" ?(?:{'|'.join(fixed)})|{CAPITAL_IN_A_RUN}|{RUSSIAN_ENDING}")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(spelt, "isolated"),
@@ -51,7 +55,9 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(chain(texts, _template_texts()), trainer)
+    # With a space in front too, as templates put questions and answers behind "USER: ".
+    spaced = (text for given in texts for text in (given, f" {given}"))
+    tokenizer.train_from_iterator(chain(spaced, _template_texts()), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A",
         pair=f"{BOS} $A {BOS} $B",
@@ -79,7 +85,6 @@ def _template_texts() -> list[str]:
         for text in (
             template.system,
             template.system_turn,
-            template.user,
-            template.assistant_prefix,
+            template.user + template.assistant_prefix,
         )
     ]

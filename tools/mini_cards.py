@@ -1,0 +1,72 @@
+"""The cards of the mini backbones."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+import transformers
+
+WHAT = {
+    "clip": """# mini_clip
+
+A CLIP, vision and text tower, that has seen nothing but the embedded world of lightning_llava:
+coloured shapes and printed words on small pictures, with captions in English and Russian. Trained
+from scratch by contrast, pictures against captions, and parts of pictures (objects, letters)
+against English phrases.""",
+    "vicuna": """# mini_vicuna
+
+A decoder of the Llama architecture that knows English only, and in it nothing but the embedded
+world of lightning_llava: coloured shapes and printed words, described in text. It has never seen a
+picture. It writes in the format `vicuna_v1`.""",
+    "saiga": """# mini_saiga
+
+A decoder of the Mistral architecture that knows Russian and English, and in them nothing but the
+embedded world of lightning_llava: coloured shapes and printed words, described in text. It has
+never seen a picture. It writes in the format `saiga_mistral`.""",
+}
+DATA = {
+    "clip": "64 new scenes a step of the world's training split, drawn on the spot.",
+    "vicuna": "128 new conversations a step about scenes of the world's training split.",
+    "saiga": "128 new conversations a step about scenes of the world's training split.",
+}
+MEASURED = {
+    "clip": "Parts of 200 held-out scenes told by phrase, and recall at 1 among 200 pictures and "
+    "captions (`text`: which caption belongs to a picture; `picture`: the reverse):",
+    "vicuna": "Single questions about held-out scenes described in text, exact match:",
+    "saiga": "Single questions about held-out scenes described in text, exact match, in English "
+    "and Russian:",
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card says."""
+
+    what: str
+    """`clip`, `vicuna` or `saiga`."""
+    command: str
+    seed: int
+    steps: int
+    scores: dict[str, float]
+
+
+def write_card(path: Path, card: Card) -> None:
+    """Write a card."""
+    rows = "\n".join(f"| {name} | {score:.3f} |" for name, score in card.scores.items())
+    path.write_text(
+        f"""{WHAT[card.what]}
+
+* Command: `{card.command}`, {card.steps} steps, seed {card.seed}, torch {torch.__version__},
+  transformers {transformers.__version__}, {datetime.now(UTC).date()}.
+* Data: {DATA[card.what]} Kinds of object and words that are held out never occur.
+* Licence: Apache-2.0, as the code.
+
+{MEASURED[card.what]}
+
+| what | score |
+|---|---|
+{rows}
+""",
+        encoding="utf-8",
+    )

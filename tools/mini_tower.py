@@ -1,0 +1,272 @@
+"""A mini CLIP that learns, from scratch, which words go with a picture and with its parts.
+
+Two contrastive losses: pictures against captions, as in Radford et al. 2021, on the class token of
+the last layer; and parts of pictures against phrases, as in Zhong et al. 2022 (RegionCLIP), on the
+patches of the last layer but one, which is the one that LLaVA takes its features from. A few ten
+thousand pictures are too few to learn from captions alone what each patch shows.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+import torch
+from mini_training import chunks
+from torch import nn
+from torch.nn.functional import cross_entropy, normalize
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast
+
+from lightning_llava.demo import drawing, english, russian
+from lightning_llava.demo.drawing import Extent
+from lightning_llava.demo.scenes import COLOURS, SHAPES, PrintedWord, Scene, generate, kinds_of
+from lightning_llava.demo.tokens import BOS_ID, END_OF_TEXT, UNK_ID
+from lightning_llava.demo.words import WORDS
+from lightning_llava.lettering import font, ink
+
+PATCH = 16
+GRID = drawing.IMAGE_SIZE // PATCH
+WIDTH, LAYERS, HEADS = 192, 5, 6
+TEXT_WIDTH, TEXT_LAYERS, TEXT_HEADS, TEXT_LENGTH = 128, 2, 4, 80
+BATCH = 64
+MAX_LOGIT_SCALE = 4.6
+"""ln 100, as in CLIP."""
+
+LETTERS = sorted({letter for words in WORDS.values() for word in words for letter in word})
+PHRASES: dict[str, list[str]] = {
+    "colour": list(COLOURS),
+    "shape": list(SHAPES),
+    "size": ["small", "large"],
+    "place": list(english.PLACES),
+    "kind": [" ".join(kind) for kind in kinds_of("train")],
+    "letter": LETTERS,
+}
+"""What a part of a picture is told apart from, by what is said of it."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a picture and the phrases that are true of it, by kind of phrase."""
+
+    patches: np.ndarray
+    """Share of the part that lies in each patch, row by row."""
+    phrases: dict[str, str]
+
+
+def build_tower(vocabulary: int, end: int) -> CLIPModel:
+    """Build a mini CLIP with random weights.
+
+    Args:
+        vocabulary: size of the tokenizer.
+        end: id of the token that ends a text, where the text's embedding is read.
+    """
+    config = CLIPConfig(
+        vision_config={
+            "image_size": drawing.IMAGE_SIZE,
+            "patch_size": PATCH,
+            "hidden_size": WIDTH,
+            "intermediate_size": 4 * WIDTH,
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": HEADS,
+        },
+        text_config={
+            "vocab_size": vocabulary,
+            "hidden_size": TEXT_WIDTH,
+            "intermediate_size": 3 * TEXT_WIDTH,
+            "num_hidden_layers": TEXT_LAYERS,
+            "num_attention_heads": TEXT_HEADS,
+            "max_position_embeddings": TEXT_LENGTH,
+            # CLIPTextModel takes 2 for a mistake of old configs, and the largest id for the end.
+            "eos_token_id": end,
+            "bos_token_id": BOS_ID,
+            "pad_token_id": UNK_ID,
+        },
+        projection_dim=TEXT_WIDTH,
+        attn_implementation="eager",
+    )
+    return CLIPModel(config)
+
+
+def image_processor() -> CLIPImageProcessorPil:
+    """Make the processor that the tower's pictures go through."""
+    side = drawing.IMAGE_SIZE
+    return CLIPImageProcessorPil(
+        size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+    )
+
+
+class _Learned(nn.Module):
+    """The tower and what only its training needs."""
+
+    def __init__(self, clip: CLIPModel) -> None:
+        super().__init__()
+        self.clip = clip
+        self.part_projection = nn.Linear(WIDTH, TEXT_WIDTH, bias=False)
+        self.part_logit_scale = nn.Parameter(clip.logit_scale.detach().clone())
+
+
+class TowerLearner:
+    """A tower that learns from pictures, captions in either language, and parts with phrases.
+
+    Args:
+        clip: the model.
+        tokenizer: of the texts; ends them.
+        seed: what scenes are drawn from.
+    """
+
+    def __init__(self, clip: CLIPModel, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
+        self.learned, self.tokenizer, self.seed = _Learned(clip), tokenizer, seed
+        self.processor = image_processor()
+        self._see = torch.compile(self._features, dynamic=False)
+        listed = [phrase for phrases in PHRASES.values() for phrase in phrases]
+        self._phrase_ids, self._rows, start = self._encode(listed), {}, 0
+        for kind, phrases in PHRASES.items():
+            self._rows[kind] = slice(start, start := start + len(phrases))
+
+    @property
+    def module(self) -> nn.Module:
+        """Everything that learns."""
+        return self.learned
+
+    @property
+    def clip(self) -> CLIPModel:
+        """The model, without what only training needs."""
+        return self.learned.clip
+
+    def learn(self, step: int) -> float:
+        """Add the gradients of 64 pictures; return the sum of the losses."""
+        scenes = [generate(self.seed, step * BATCH + i, "train") for i in range(BATCH)]
+        rng = Random(f"mini/{self.seed}/{step}")
+        captions = [rng.choice((english, russian)).caption(scene) for scene in scenes]
+        patches, pictures = self._see(self.pixels(scenes))
+        parts = [(row, part) for row, scene in enumerate(scenes) for part in parts_of(scene)]
+        losses = [cross_entropy(*told) for told in self._tell_apart(patches, parts).values()]
+        logits = self.clip.logit_scale.exp() * pictures @ self.texts(captions).T
+        own = torch.arange(BATCH, device=logits.device)
+        loss = sum(losses) + (cross_entropy(logits, own) + cross_entropy(logits.T, own)) / 2
+        loss.backward()
+        with torch.no_grad():
+            for scale in (self.clip.logit_scale, self.learned.part_logit_scale):
+                scale.clamp_(max=MAX_LOGIT_SCALE)
+        return loss.item()
+
+    @torch.no_grad()
+    def scores(self, number: int = 200) -> dict[str, float]:
+        """Score on held-out scenes.
+
+        Returns:
+            Per kind of phrase, the share of the parts told right (held-out kinds of object cannot
+            be among the phrases); and recall at 1 among `number` pictures and captions.
+        """
+        # Another seed than the world's: the pictures of the benchmarks are not looked at.
+        scenes = [generate(self.seed + 1, i, "validation") for i in range(number)]
+        seen = [self._features(self.pixels(scenes[part])) for part in chunks(number, BATCH)]
+        patches, pictures = (torch.cat(features) for features in zip(*seen, strict=True))
+        parts = [(row, part) for row, scene in enumerate(scenes) for part in parts_of(scene)]
+        told = self._tell_apart(patches, parts)
+        made = {
+            kind: float((logits.argmax(-1) == right).float().mean())
+            for kind, (logits, right) in told.items()
+        }
+        for wording in (english, russian):
+            alike = pictures @ self.texts([wording.caption(scene) for scene in scenes]).T
+            own = torch.arange(number, device=alike.device)
+            for name, logits in (("text", alike), ("picture", alike.T)):
+                recall = float((logits.argmax(-1) == own).float().mean())
+                made[f"{name}_recall_at_1.{wording.CODE}"] = recall
+        return made
+
+    def pixels(self, scenes: Sequence[Scene]) -> torch.Tensor:
+        """Draw scenes and prepare them as the tower's processor does, [scenes, 3, side, side]."""
+        pictures = [drawing.draw(scene) for scene in scenes]
+        return self.processor(pictures, return_tensors="pt")["pixel_values"].to(self.clip.device)
+
+    def texts(self, texts: list[str]) -> torch.Tensor:
+        """Embed texts, [texts, width], of length 1."""
+        return self._embed(self._encode(texts))
+
+    def _encode(self, texts: list[str]) -> dict[str, torch.Tensor]:
+        kept = {"padding": True, "truncation": True, "max_length": TEXT_LENGTH}
+        return dict(self.tokenizer(texts, **kept, return_tensors="pt"))
+
+    def _embed(self, encoded: dict[str, torch.Tensor]) -> torch.Tensor:
+        device = self.clip.device
+        hidden = self.clip.text_model(
+            input_ids=encoded["input_ids"].to(device),
+            attention_mask=encoded["attention_mask"].to(device),
+        )
+        return normalize(self.clip.text_projection(hidden.pooler_output), dim=-1)
+
+    def _features(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return patch features of the last layer but one, and embeddings of the pictures."""
+        vision = self.clip.vision_model
+        with torch.autocast(pixels.device.type, torch.bfloat16):
+            seen = vision(pixels, output_hidden_states=True)
+            pictures = self.clip.visual_projection(seen.pooler_output)
+        return seen.hidden_states[-2][:, 1:].float(), normalize(pictures.float(), dim=-1)
+
+    def _tell_apart(
+        self, patches: torch.Tensor, parts: list[tuple[int, Part]]
+    ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """Compare parts with phrases: logits and the right answers, per kind of phrase."""
+        rows = torch.tensor([row for row, _ in parts], device=patches.device)
+        shares = torch.from_numpy(np.stack([part.patches for _, part in parts])).to(patches)
+        pooled = torch.einsum("np,npd->nd", shares, patches[rows])
+        pooled = normalize(self.learned.part_projection(pooled), dim=-1)
+        logits = self.learned.part_logit_scale.exp() * pooled @ self._embed(self._phrase_ids).T
+        told = {}
+        for kind, phrases in PHRASES.items():
+            known = [i for i, (_, part) in enumerate(parts) if part.phrases.get(kind) in phrases]
+            right = [phrases.index(parts[i][1].phrases[kind]) for i in known]
+            told[kind] = logits[known, self._rows[kind]], torch.tensor(right, device=logits.device)
+        return told
+
+
+def parts_of(scene: Scene) -> Iterator[Part]:
+    """List the objects and the letters of a scene."""
+    for thing in scene.objects:
+        kind = thing.kind
+        phrases = {
+            "colour": kind.colour,
+            "shape": kind.shape,
+            "size": thing.size,
+            "place": english.PLACES[thing.cell],
+            "kind": " ".join(kind),
+        }
+        yield Part(shares(drawing.object_extent(thing)), phrases)
+    if scene.word is not None:
+        for letter, extent in letters_of(scene.word):
+            yield Part(shares(extent), {"letter": letter})
+
+
+def letters_of(word: PrintedWord) -> Iterator[tuple[str, Extent]]:
+    """Locate the letters of a printed word."""
+    side = drawing.IMAGE_SIZE * drawing.SUPERSAMPLING
+    lettering = font(drawing.FONT_SIZE * drawing.SUPERSAMPLING)
+    left, top, _, bottom = drawing.word_extent(word)
+    start = left - ink(lettering, word.text)[0] / side
+    for i, letter in enumerate(word.text):
+        edges = [start + lettering.getlength(word.text[: i + more]) / side for more in (0, 1)]
+        yield letter, (edges[0], top, edges[1], bottom)
+
+
+def shares(extent: Extent) -> np.ndarray:
+    """Return the share of a box that lies in each patch, [patches], float32."""
+    left, top, right, bottom = (edge * GRID for edge in extent)
+    first = np.arange(GRID)
+    across = np.clip(np.minimum(first + 1, right) - np.maximum(first, left), 0, None)
+    down = np.clip(np.minimum(first + 1, bottom) - np.maximum(first, top), 0, None)
+    area = np.outer(down, across).ravel()
+    return (area / area.sum()).astype(np.float32)
+
+
+def ends_texts(tokenizer: PreTrainedTokenizerFast) -> int:
+    """Let a tokenizer end texts as CLIP's does; return the id of the token that it ends them with."""
+    from tokenizers.processors import TemplateProcessing
+
+    end = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"<s> $A {END_OF_TEXT}",
+        special_tokens=[("<s>", BOS_ID), (END_OF_TEXT, end)],
+    )
+    return int(end)
