@@ -5,8 +5,9 @@ Latin or Cyrillic letters. About each there is a caption, short questions (yes o
 place), the word to read, regions to name and to find, and a dialogue, in English and in Russian;
 some records do without a picture. No validation picture shows what a training picture shows, and
 some combinations of colour and shape, and some words, occur in validation only. The question files
-of POPE, VQAv2, GQA and OCR are about the validation pictures. A tokenizer trained on the training text, a tiny CLIP-like
-tower and two tiny language models, all in Hugging Face folders, stand in for the hub.
+of POPE, VQAv2, GQA and OCR are about the validation pictures. A tokenizer trained on the training
+text, a tiny CLIP-like tower and two tiny language models, all in Hugging Face folders, stand in for
+the hub.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The benchmark files: in the published forms, with right labels, and the same in both languages."""
+"""The benchmark files: in the published forms, with right labels, and alike in both languages."""
 
 import json
 from collections import Counter
