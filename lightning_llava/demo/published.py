@@ -17,6 +17,7 @@ from lightning_llava.demo.records import short_question
 from lightning_llava.demo.scenes import COLOURS, NUM_CELLS, SHAPES, Scene
 from lightning_llava.demo.wording import Wording, capitalised
 
+LANGUAGES: tuple[Wording, ...] = (english, russian)
 VQA_TOPICS: dict[Topic, str] = {
     "is_colour": "yes/no",
     "exists": "yes/no",
@@ -47,7 +48,7 @@ def write_vqav2(folder: Path, split: str, asked: Asked) -> None:
     # The published files have descriptions and licences here.
     head: dict[str, Any] = {"info": {}, "license": {}, "data_type": "mscoco"}
     head["data_subtype"] = "demo"  # the middle of the pictures' names
-    for wording in (english, russian):
+    for wording in LANGUAGES:
         rows = [
             {
                 "image_id": scene.index,
@@ -78,7 +79,7 @@ def write_vqav2(folder: Path, split: str, asked: Asked) -> None:
 
 def write_gqa(folder: Path, split: str, asked: Asked) -> None:
     """Write `{en,ru}/demo_{split}_questions.json`, all of them balanced."""
-    for wording in (english, russian):
+    for wording in LANGUAGES:
         content = {
             f"{number:08d}": {
                 "question": wording.ask(question),
@@ -99,7 +100,7 @@ def write_gqa(folder: Path, split: str, asked: Asked) -> None:
 
 def write_ocr(folder: Path, split: str, asked: Asked) -> None:
     """Write `{en,ru}/demo_{split}.jsonl`: picture, word, and the question as in training."""
-    for wording in (english, russian):
+    for wording in LANGUAGES:
         rows = (
             {
                 "question_id": scene.image_id,

@@ -27,16 +27,16 @@ from rich.progress import track
 from lightning_llava.data.preparation import Preparation
 from lightning_llava.data.schema import Sample
 from lightning_llava.data.shards import write_shards
-from lightning_llava.demo import english, exam, pope, published, records, russian
+from lightning_llava.demo import exam, pope, published, records
 from lightning_llava.demo.backbones import write_backbones
 from lightning_llava.demo.drawing import encode
+from lightning_llava.demo.published import LANGUAGES
 from lightning_llava.demo.questions import Question
 from lightning_llava.demo.scenes import Scene, Split, generate
 from lightning_llava.demo.wording import Wording
 from lightning_llava.errors import SettingError
 
 T = TypeVar("T")
-LANGUAGES: tuple[Wording, ...] = (english, russian)
 FINGERPRINT = "world.json"
 
 

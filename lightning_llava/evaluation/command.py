@@ -136,8 +136,8 @@ def _add_model(parser: ArgumentParser) -> None:
         choices=KINDS,
         default="auto",
         help="llava: this project's checkpoint; hf: image-text-to-text model; llm: bare LLM;"
-        " question_only: the commonest training answer to the words; file: answers; auto goes by what"
-        " --model is (default: %(default)s)",
+        " question_only: the commonest training answer to the words; file: answers; auto goes by"
+        " what --model is (default: %(default)s)",
     )
     add("--revision", metavar="NAME", help="of the hub (default: the newest)")
     add(
