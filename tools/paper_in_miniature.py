@@ -13,7 +13,7 @@ from typing import Any
 
 import transformers
 from paper_measure import MEASURED, Measured, device, measure
-from paper_parts import blank_records, other_pictures, train
+from paper_parts import blank_records, other_pictures, train, world_hash
 from paper_pictures import draw_losses, draw_samples, draw_scores
 from paper_table import BLIND, ablation_lines, document, markdown, score_lines, terminal
 from paper_variants import (
@@ -171,14 +171,16 @@ class Experiment:
             self.console.print(f"{self.folder / name}", soft_wrap=True, markup=False)
 
     def _compare(self) -> None:
-        """Lay all variants that were measured side by side, if there are several."""
+        """Lay all variants that were measured on this world side by side, if there are several."""
         variants: dict[str, Any] = {}
         for folder in [self.output, *sorted((self.output / "ablations").glob("*"))]:
-            results = {
+            found = {
                 model: json.loads(path.read_text(encoding="utf-8"))
                 for model in [*MODELS, BLIND]
                 if (path := folder / "scores" / model / MEASURED).is_file()
             }
+            here = world_hash()
+            results = {name: part for name, part in found.items() if part["of"]["world"] == here}
             if set(MODELS) <= results.keys():
                 variants[MAIN if folder == self.output else folder.name] = results
         if len(variants) > 1 or MAIN not in variants:

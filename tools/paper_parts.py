@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from io import BytesIO
@@ -97,11 +98,20 @@ def train(
         words = ["fit", *command]
         line = shlex.join(["python", "-m", "lightning_llava", *words])
         console.print(line, style="cyan", markup=False, highlight=False, soft_wrap=True)
-        cli.main(words)
+        run_command(words)
         if not last.is_file():
             raise SettingError(f"{folder}: training ended without {last}; see what it printed")
 
     once(folder, {"world": world_hash(), "fit": shlex.join(arguments)}, fit, console)
+
+
+def run_command(words: list[str]) -> None:
+    """Run `python -m lightning_llava WORDS` in this process."""
+    ours, sys.argv = sys.argv, ["python -m lightning_llava", *words]
+    try:
+        cli.main()
+    finally:
+        sys.argv = ours
 
 
 def blank_records(output: Path, console: Console) -> None:
