@@ -134,7 +134,7 @@ class Experiment:
     def _specs(self, pictures: Path | None) -> dict[str, BenchmarkSpec]:
         return {
             name: replace(spec, subset=self.options.subset, images=str(pictures or spec.images))
-            for name, spec in read_benchmarks([BENCHMARKS], PROG).items()
+            for name, spec in read_benchmarks(BENCHMARKS, PROG).items()
         }
 
     def _ask(self, model: str, specs: dict[str, BenchmarkSpec], folder: Path) -> Measured:

@@ -14,7 +14,8 @@ from lightning_llava.evaluation.configured import read_benchmarks
 
 CONFIGS = Path("configs")
 WORLD = CONFIGS / "demo.yaml"
-BENCHMARKS = CONFIGS / "demo" / "benchmarks.yaml"
+BENCHMARKS = [CONFIGS / "demo" / f"{name}.yaml" for name in ("benchmarks", "translated")]
+"""All that are asked in the end; `fit` asks those of the first file."""
 MODELS = {"mini-vicuna": ("vicuna", "en"), "mini-saiga": ("saiga", "en_ru")}
 """Model → the file of `configs/demo` that has its decoder, and the language of its training data:
 LLaVA's own data are English, those of LLaVA-Saiga in both languages."""
@@ -116,7 +117,7 @@ def fit_arguments(
     if variant.no_image:
         flags["data.sources"] = json.dumps(blank_sources(data, output))
     if stage == "lora":
-        files.append(BENCHMARKS)
+        files.append(BENCHMARKS[0])
         flags |= _lora_flags(model, variant, output)
     words = [word for file in files for word in ("-c", str(file))]
     words += [word for name, value in flags.items() for word in (f"--{name}", str(value))]
@@ -133,7 +134,7 @@ def _lora_flags(model: str, variant: Variant, output: Path) -> dict[str, Any]:
         flags["data.sources.text.weight"] = variant.text_replay
     if variant.no_image:
         folder = pictures_folder(variant, output)
-        names = read_benchmarks([BENCHMARKS], "paper_in_miniature.py")
+        names = read_benchmarks(BENCHMARKS[:1], "paper_in_miniature.py")
         flags |= {f"data.benchmarks.{name}.images": folder for name in names}
     return flags
 

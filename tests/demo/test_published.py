@@ -17,7 +17,7 @@ from lightning_llava.evaluation.translation.cache import CachedTranslator, Trans
 from lightning_llava.evaluation.translation.protocol import RussianProtocol
 from lightning_llava.evaluation.translation.translator import TableTranslator, read_table
 
-CONFIG = Path(__file__).parents[2] / "configs" / "demo" / "benchmarks.yaml"
+CONFIGS = Path(__file__).parents[2] / "configs" / "demo"
 KINDS = ("vqav2", "gqa", "pope", "ocr")
 
 
@@ -37,7 +37,8 @@ def moved(spec, folder):
 @pytest.fixture(scope="module")
 def questions(folder):
     """All questions of the configured benchmarks, as the evaluation reads them."""
-    specs = read_benchmarks([CONFIG], "test")
+    files = [CONFIGS / f"{name}.yaml" for name in ("benchmarks", "translated")]
+    specs = read_benchmarks(files, "test")
     return {name: load_benchmark(name, moved(spec, folder)) for name, spec in specs.items()}
 
 
@@ -55,8 +56,10 @@ def in_words(topic, answer):
     return str(answer)
 
 
-def test_the_config_has_every_benchmark_in_both_languages(questions):
-    assert list(questions) == [*KINDS, *(f"{kind}_ru" for kind in KINDS)]
+def test_the_configs_have_every_benchmark_in_both_languages(questions):
+    assert questions.keys() == {*KINDS, *(f"{kind}_ru" for kind in KINDS)}
+    for name, asked in questions.items():
+        assert {question.language for question in asked} == {"ru" if "_ru" in name else "en"}
 
 
 @pytest.mark.parametrize("name", ["vqav2", "gqa", "vqav2_ru", "gqa_ru"])
