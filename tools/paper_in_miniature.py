@@ -15,7 +15,15 @@ import transformers
 from paper_measure import MEASURED, Measured, device, measure
 from paper_parts import blank_records, other_pictures, train, world_hash
 from paper_pictures import draw_losses, draw_samples, draw_scores
-from paper_table import BLIND, ablation_lines, document, markdown, score_lines, terminal
+from paper_table import (
+    BLIND,
+    ablation_lines,
+    document,
+    folder_of,
+    markdown,
+    score_lines,
+    terminal,
+)
 from paper_variants import (
     BENCHMARKS,
     MAIN,
@@ -109,7 +117,9 @@ class Experiment:
         results = {model: self._measure(model) for model in MODELS}
         self._say(BLIND)
         shards = f"{self.world.folder}/{SHORT_ANSWERS}"
-        results[BLIND] = self._ask(shards, self._specs(None), self.output / "scores" / BLIND)
+        results[BLIND] = self._ask(
+            shards, self._specs(None), self.output / "scores" / folder_of(BLIND)
+        )
         self._say("tables and pictures")
         self._lay_out(results)
 
@@ -177,7 +187,7 @@ class Experiment:
             found = {
                 model: json.loads(path.read_text(encoding="utf-8"))
                 for model in [*MODELS, BLIND]
-                if (path := folder / "scores" / model / MEASURED).is_file()
+                if (path := folder / "scores" / folder_of(model) / MEASURED).is_file()
             }
             here = world_hash()
             results = {name: part for name, part in found.items() if part["of"]["world"] == here}

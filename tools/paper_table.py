@@ -42,6 +42,11 @@ Lines = list[list[str]]
 """The cells of a table, its header first."""
 
 
+def folder_of(model: str) -> str:
+    """Return what the folder of a model's answers is called."""
+    return model.replace(" ", "_")
+
+
 def score_lines(results: Results) -> Lines:
     """Lay scores out as the paper's table 3 does: a model and a language per line."""
     lines = [["model", "questions", *KINDS.values()]]
@@ -120,7 +125,7 @@ def document(results: Results) -> str:
         f"# The paper in miniature\n\n{markdown(score_lines(results))}\n\n{LEGEND}",
         f"The paper's own table 3, on the real {' / '.join(COLUMNS.values())}: {'; '.join(paper)}.",
         f"## Which way they lean\n\n{markdown(leaning_lines(results))}\n\n{LEANING_LEGEND}",
-        f"## Splits\n\n{markdown(split_lines(results))}",
+        f"## Splits, and how many questions\n\n{markdown(split_lines(results))}",
     ]
     for kind, title in PARTS.items():
         parts.append(f"## {title}\n\n{markdown(part_lines(results, kind))}")
@@ -157,18 +162,22 @@ def _of_language(measured: Mapping[str, Any], language: str) -> dict[str, Any]:
 
 
 def _divided(results: Results, way: str, kinds: Sequence[str], heading: str) -> Lines:
-    columns: set[tuple[str, str]] = set()
+    asked: dict[tuple[str, str], int] = {}
     for _, _, found in _rows(results):
         for kind in kinds:
-            names = found.get(kind, {}).get(way, {})
-            columns |= {(kind, name) for name in names if name != RESERVED_SPLIT}
-    ordered = sorted(columns, key=lambda column: (kinds.index(column[0]), ORDER.index(column[1])))
-    header = [heading.format(kind=KINDS[kind], name=name) for kind, name in ordered]
-    lines = [["model", "questions", *header]]
+            for name, numbers in found.get(kind, {}).get(way, {}).items():
+                if name != RESERVED_SPLIT:
+                    asked[kind, name] = numbers[HEADLINE[kind]]["questions"]
+    columns = sorted(asked, key=lambda column: (kinds.index(column[0]), ORDER.index(column[1])))
+    headings = [heading.format(kind=KINDS[kind], name=name) for kind, name in columns]
+    numbers = [
+        f"{name} ({asked[column]:,})" for name, column in zip(headings, columns, strict=True)
+    ]
+    lines = [["model", "questions", *numbers]]
     for model, language, found in _rows(results):
         cells = [
             _cell(found.get(kind, {}).get(way, {}).get(name, {}).get(HEADLINE[kind]))
-            for kind, name in ordered
+            for kind, name in columns
         ]
         lines.append([model, LANGUAGES[language], *cells])
     return lines

@@ -213,7 +213,7 @@ def measured(scores, low=None):
     """Make what `describe` returns of numbers per benchmark."""
     benchmarks = {}
     for (kind, language), value in scores.items():
-        number = {"value": value, "low": low, "high": low and 2 * value - low}
+        number = {"value": value, "low": low, "high": low and 2 * value - low, "questions": 50}
         measure = {"pope": "f1"}.get(kind, "accuracy")
         splits = {name: {measure: number} for name in ("held_out", "seen", "mean")}
         benchmarks[f"{kind}_{language}"] = {
@@ -263,9 +263,9 @@ def test_splits_and_parts_in_their_order():
     from paper_table import markdown, part_lines, split_lines
 
     header, *_ = split_lines(RESULTS)
-    assert header[2:4] == ["VQAv2, seen", "VQAv2, held_out"]
+    assert header[2:4] == ["VQAv2, seen (50)", "VQAv2, held_out (50)"]
     assert markdown(part_lines({"question only": RESULTS["question only"]}, "vqav2")) == (
-        "| model | questions | exists | where |\n"
+        "| model | questions | exists (50) | where (50) |\n"
         "| --- | --- | ---: | ---: |\n"
         "| question only | English | 0.250 | 0.250 |\n"
         "| question only | Russian | 0.125 | 0.125 |"
