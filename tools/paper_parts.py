@@ -56,18 +56,20 @@ def once(
         before, now = known["made_with"], made_with
         changed = next(key for key in [*before, *now] if before.get(key) != now.get(key))
         raise SettingError(
-            f"{folder} was made with {changed} {before.get(changed)!r:.300}, and is now asked for "
-            f"with {now.get(changed)!r:.300}; name another --output, or remove that folder"
+            f"{folder} was made with {changed} {before.get(changed)!r}, and is now asked for "
+            f"with {now.get(changed)!r}; name another --output, or remove that folder"
         )
     if known is not None and known["finished"]:
         console.print(f"there already: {folder}", style="dim", markup=False, highlight=False)
         return
-    for finished in (False, True):
+
+    def mark(finished: bool) -> None:
         content = {"made_with": made_with, "finished": finished}
-        text = json.dumps(content, ensure_ascii=False, indent=1)
-        if finished:
-            make()
-        write_atomically(note, text + "\n")
+        write_atomically(note, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+    mark(finished=False)
+    make()
+    mark(finished=True)
 
 
 def world_hash() -> str:
