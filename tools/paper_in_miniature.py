@@ -20,6 +20,7 @@ from paper_table import (
     ablation_lines,
     document,
     folder_of,
+    leaning_lines,
     markdown,
     score_lines,
     terminal,
@@ -176,6 +177,7 @@ class Experiment:
         ledgers = {model: self.folder / "scores" / model / "ledger.jsonl" for model in MODELS}
         draw_samples(ledgers, self.folder / "samples.png")
         self.console.print(terminal(score_lines(results), f"{self.variant.name}: scores"))
+        self.console.print(terminal(leaning_lines(results), "which way they lean"))
         self._compare()
         for name in ("table.md", "table.json", "scores.png", "losses.png", "samples.png"):
             self.console.print(f"{self.folder / name}", soft_wrap=True, markup=False)
