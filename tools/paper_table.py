@@ -33,8 +33,8 @@ that training has to the question's words."""
 LEANING_LEGEND = """\
 `yes`: share of answers that say yes, where yes or no is right; half of the right ones do.
 `language`: share of answers in the language asked in, of those with letters (VQAv2, GQA, POPE).
-`unread`: neither yes nor no in POPE. `ceiling`: what right answers score after the way into Russian
-and back."""
+`unread`: neither yes nor no in POPE. `MT`: the ceiling, what right answers score after the way into
+Russian and back."""
 
 Results = Mapping[str, Mapping[str, Any]]
 """Model, and `question only` → what `describe` measured of it."""
@@ -59,7 +59,7 @@ def leaning_lines(results: Results) -> Lines:
     """Say which way models lean, and what language they answer in."""
     kinds = ("vqav2", "gqa", "pope")
     header = [f"yes, {KINDS[kind]}" for kind in kinds]
-    ends = ["language", "unread", "ceiling VQAv2", "ceiling GQA", "OCR, CER"]
+    ends = ["language", "unread", "MT, VQAv2", "MT, GQA", "OCR, CER"]
     lines = [["model", "questions", *header, *ends]]
     for model, language, found in _rows(results):
         yes = [_number(found.get(kind, {}).get("yes_ratio")) for kind in kinds]
@@ -143,7 +143,8 @@ def terminal(lines: Lines, title: str) -> Table:
     """Show a table; an interval stands below its number."""
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, title_justify="left")
     for position, heading in enumerate(lines[0]):
-        table.add_column(heading, justify="left" if position < 2 else "right")
+        justify = "left" if position < 2 else "right"
+        table.add_column(heading.replace(", ", "\n"), justify=justify, no_wrap=True)
     for line in lines[1:]:
         table.add_row(*(escape(cell.replace(" (", "\n").removesuffix(")")) for cell in line))
     return table
