@@ -22,11 +22,6 @@ POPE_SPLITS: tuple[PopeSplit, ...] = ("random", "popular", "adversarial")
 QUESTIONS_PER_ANSWER = 3
 
 
-def image_name(scene: Scene) -> str:
-    """Name a picture's file, as the question files do."""
-    return f"demo_{scene.split}_{scene.index:06d}.png"
-
-
 def frequencies(scenes: Sequence[Scene]) -> Counter[Kind]:
     """Count in how many scenes each kind of object occurs."""
     return Counter(kind for scene in scenes for kind in scene.kinds)
@@ -64,7 +59,7 @@ def write(path: Path, asked: Sequence[tuple[Scene, Question]], wording: Wording)
         for number, (scene, question) in enumerate(asked, start=1):
             row = {
                 "question_id": number,
-                "image": image_name(scene),
+                "image": scene.image_name,
                 "text": wording.ask(question),
                 "label": "yes" if question.answer else "no",
             }

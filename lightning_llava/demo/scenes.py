@@ -124,6 +124,19 @@ class Scene:
         word = self.word is not None and self.word.text in HELD_OUT_WORDS
         return word or any(kind in HELD_OUT_KINDS for kind in self.kinds)
 
+    @property
+    def image_id(self) -> str:
+        """Name of the picture's file without its ending.
+
+        As COCO's, for VQAv2's files give pictures by number alone, and their readers add the rest.
+        """
+        return f"COCO_demo_{self.index:012d}"
+
+    @property
+    def image_name(self) -> str:
+        """Name of the picture's file; training pictures have none."""
+        return f"{self.image_id}.png"
+
 
 def generate(seed: int, index: int, split: Split) -> Scene:
     """Make scene number `index` of a split, whatever was made before.

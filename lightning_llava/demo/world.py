@@ -4,9 +4,10 @@ Small pictures show one to four coloured shapes on a 3 x 3 grid, half of them wi
 Latin or Cyrillic letters. About each there is a caption, short questions (yes or no, colour, count,
 place), the word to read, regions to name and to find, and a dialogue, in English and in Russian;
 some records do without a picture. No validation picture shows what a training picture shows, and
-some combinations of colour and shape, and some words, occur in validation only. POPE's question
-files are about the validation pictures. A tokenizer trained on the training text, a tiny CLIP-like
-tower and two tiny language models, all in Hugging Face folders, stand in for the hub.
+some combinations of colour and shape, and some words, occur in validation only. The question files
+of POPE, VQAv2, GQA and OCR are about the validation pictures. A tokenizer trained on the training
+text, a tiny CLIP-like tower and two tiny language models, all in Hugging Face folders, stand in for
+the hub.
 """
 
 import json
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from errno import EEXIST, ENOTDIR, ENOTEMPTY
 from hashlib import sha256
+from itertools import count, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,15 +27,16 @@ from rich.progress import track
 from lightning_llava.data.preparation import Preparation
 from lightning_llava.data.schema import Sample
 from lightning_llava.data.shards import write_shards
-from lightning_llava.demo import english, pope, records, russian
+from lightning_llava.demo import exam, pope, published, records
 from lightning_llava.demo.backbones import write_backbones
 from lightning_llava.demo.drawing import encode
+from lightning_llava.demo.published import LANGUAGES
+from lightning_llava.demo.questions import Question
 from lightning_llava.demo.scenes import Scene, Split, generate
 from lightning_llava.demo.wording import Wording
 from lightning_llava.errors import SettingError
 
 T = TypeVar("T")
-LANGUAGES: tuple[Wording, ...] = (english, russian)
 FINGERPRINT = "world.json"
 
 
@@ -46,7 +49,8 @@ class DemoWorld(Preparation):
     train_scenes: int = 2000
     """Training pictures; each gives a record of every kind in either language."""
     validation_scenes: int = 200
-    """Validation pictures, which POPE asks about too."""
+    """Validation pictures, which the benchmarks ask about too; OCR about as many that have a word,
+    for which more are drawn."""
     seed: int = 0
     """What pictures, questions and the mini models' weights are drawn from."""
 
@@ -85,17 +89,40 @@ class DemoWorld(Preparation):
         train_pictures, validation_pictures = pictures[: len(train)], pictures[len(train) :]
         texts = self._write_records(folder, "train", train, train_pictures)
         self._write_records(folder, "validation", validation, validation_pictures)
+        with_words = list(islice(self._scenes_with_words(), self.validation_scenes))
         (folder / "images").mkdir()
-        for scene, picture in zip(validation, validation_pictures, strict=True):
-            (folder / "images" / pope.image_name(scene)).write_bytes(picture)
+        for scene in dict.fromkeys([*validation, *with_words]):
+            (folder / "images" / scene.image_name).write_bytes(encode(scene))
+        self._write_questions(folder, train, validation, with_words)
+        write_backbones(folder, texts, self.seed)
+
+    def _scenes_with_words(self) -> Iterator[Scene]:
+        drawn = (generate(self.seed, i, "validation") for i in count())
+        return (scene for scene in drawn if scene.word is not None)
+
+    def _write_questions(
+        self, folder: Path, train: list[Scene], validation: list[Scene], with_words: list[Scene]
+    ) -> None:
+        """Write the benchmarks, and the table that the Russian protocol translates by."""
+        put_in_words: list[Question] = []
         popularity = pope.frequencies(train)
         for split in pope.POPE_SPLITS:
             asked = pope.questions(split, validation, popularity, self.seed)
+            put_in_words += [question for _, question in asked]
             for wording in LANGUAGES:
                 pope.write(
                     folder / "pope" / wording.CODE / f"demo_pope_{split}.json", asked, wording
                 )
-        write_backbones(folder, texts, self.seed)
+        for split in exam.EXAM_SPLITS:
+            for name, topics, write in (
+                ("vqav2", published.VQA_TOPICS, published.write_vqav2),
+                ("gqa", published.GQA_TOPICS, published.write_gqa),
+            ):
+                asked = exam.choose(validation, split, list(topics), name, self.seed)
+                put_in_words += [question for _, question in asked]
+                write(folder / name, split, asked)
+            published.write_ocr(folder / "ocr", split, exam.words(with_words, split))
+        published.write_table(folder / "russian.tsv", put_in_words)
 
     def _write_records(
         self, folder: Path, split: Split, scenes: list[Scene], pictures: list[bytes]

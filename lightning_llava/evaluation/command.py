@@ -123,7 +123,7 @@ def _add_model(parser: ArgumentParser) -> None:
         required=True,
         metavar="NAME",
         help="a run folder or .ckpt of this project, folder or hub name of a model of transformers,"
-        " or a file of answers (required)",
+        " training shards, or a file of answers (required)",
     )
     add(
         "--checkpoint",
@@ -135,8 +135,9 @@ def _add_model(parser: ArgumentParser) -> None:
         "--answerer",
         choices=KINDS,
         default="auto",
-        help="llava: this project's checkpoint; hf: image-text-to-text model; llm: bare LLM; file:"
-        " answers; auto goes by what --model is (default: %(default)s)",
+        help="llava: this project's checkpoint; hf: image-text-to-text model; llm: bare LLM;"
+        " question_only: the commonest training answer to the words; file: answers; auto goes by"
+        " what --model is (default: %(default)s)",
     )
     add("--revision", metavar="NAME", help="of the hub (default: the newest)")
     add(

@@ -45,9 +45,10 @@ _REPORT_ONLY = {
 }
 _LEGEND = {
     "chance_accuracy": "`chance` is the accuracy of always giving the commonest right answer.",
-    "chance_f1": "`always yes` is the F1 of always saying yes; `yes ratio` is the share of answers."
-    " English answers are read by POPE's published rule, by which all that is not no counts as "
-    "yes; in other languages an unknown answer is wrong.",
+    "chance_f1": "`always yes` is the F1 of always saying yes. English answers are read by POPE's "
+    "published rule, by which all that is not no counts as yes; in other languages an unknown "
+    "answer is wrong.",
+    "yes_ratio": "`yes ratio` is the share of answers that say yes, where yes or no is right.",
     "accuracy_open": "Of GQA's types, `open` is the structural type query, `binary` the others.",
     "strict": "`strict`, `normalised` and `lemma` compare Russian texts more and more leniently.",
     "cer": "`CER` and `WER` are errors per character and per word.",
@@ -58,6 +59,7 @@ _LEGEND = {
     "not_in_english": "`not in English` is the share of answers that are held against English ones "
     "as they are, and so are wrong: tools/translate.py answers brings them back.",
 }
+_TYPE = "accuracy_"
 _Part = tuple[list[str], list[list[str]]]
 
 
@@ -78,7 +80,22 @@ def markdown_tables(scores: Mapping[str, Splits]) -> str:
     for header, lines in _parts(scores):
         rule = ["---", "---", *["---:"] * (len(header) - 2)]
         tables.append("\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *lines]))
-    return "\n\n".join([*tables, _legend(scores)]) + "\n"
+    return "\n\n".join([*tables, *_type_tables(scores), _legend(scores)]) + "\n"
+
+
+def _type_tables(scores: Mapping[str, Splits]) -> Iterator[str]:
+    """Write the accuracies of question types, of which VQAv2 has 65, one below the other."""
+    for benchmark, splits in scores.items():
+        found = {key for numbers in splits.values() for key in numbers}
+        types = sorted(key for key in found - _PERCENTAGES.keys() if key.startswith(_TYPE))
+        if types:
+            having = [split for split, numbers in splits.items() if numbers.keys() & set(types)]
+            lines = [[f"{benchmark}, accuracy", *having], ["---", *["---:"] * len(having)]]
+            for key in types:
+                numbers = [splits[split].get(key) for split in having]
+                cells = ["" if number is None else f"{100 * number:.2f}" for number in numbers]
+                lines.append([key.removeprefix(_TYPE), *cells])
+            yield "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _legend(scores: Mapping[str, Splits]) -> str:

@@ -23,7 +23,7 @@ _OF_HUMANS = {"vqav2", "textvqa"}
 _OF_ONE = {"pope", "gqa", "gqa_ru"}
 """Kinds with a right answer that may be the commonest."""
 _WAYS = {
-    "vqav2": ("answer_type",),
+    "vqav2": ("answer_type", "question_type"),
     **dict.fromkeys(("gqa", "gqa_ru"), ("answer_type", "structural", "semantic")),
 }
 """Kind → which types of questions the report tells apart."""
@@ -35,8 +35,9 @@ def score_split(rows: Sequence[LedgerRow]) -> Numbers:
     Returns:
         What the kind's `…_compute` gives, and with it: `unknown_rate`, the share of answers in
         which nothing can be read; `chance_accuracy`, what always giving the commonest right answer
-        would have, and for POPE `chance_f1`, always saying yes; `accuracy_TYPE` per
-        answer_type of VQAv2 and GQA, and per structural and semantic type of GQA;
+        would have, and for POPE `chance_f1`, always saying yes; `yes_ratio`, the share of answers
+        that say yes, of VQAv2 and GQA where yes or no is right; `accuracy_TYPE` per answer_type
+        of VQAv2 and GQA, question_type of VQAv2, and structural and semantic type of GQA;
         `language_fidelity`, the share of raw answers in the language asked for, of those that have
         letters; `not_in_english`, the share of answers in another language that are held against
         English ones, where there are any. Where nothing is published to score with, `total` and
@@ -57,6 +58,7 @@ def score_split(rows: Sequence[LedgerRow]) -> Numbers:
         "unknown_rate": unknown,
         **score_kind(kind, scored, dialect),
         **_chance(kind, scored, labels, dialect),
+        **_yes_ratio(rows, kind),
         **_by_type(kind, scored, dialect),
         **(_in_russian(scored, labels) if kind == "gqa_ru" else {}),
         **_fidelity(rows, language),
@@ -106,6 +108,14 @@ def _chance(kind: str, scored: Sequence[Scored], labels: Sequence[str], dialect:
         positives = labels.count("yes")
         chance["chance_f1"] = 2 * positives / (len(labels) + positives)
     return chance
+
+
+def _yes_ratio(rows: Sequence[LedgerRow], kind: str) -> Numbers:
+    """Tell which way a model leans; POPE's scorer does it itself."""
+    if kind not in ("vqav2", "gqa"):
+        return {}
+    said = [read_answer(row) for row in rows if row.label in ("yes", "no")]
+    return {"yes_ratio": said.count("yes") / len(said)} if said else {}
 
 
 def _by_type(kind: str, scored: Sequence[Scored], dialect: Any) -> Numbers:

@@ -40,8 +40,8 @@ def stamps(folder):
 
 def is_whole(folder):
     return {path.name for path in Path(folder).iterdir()} == {
-        *("images", "mini_clip", "mini_llama", "mini_mistral", "pope", "train", "validation"),
-        "world.json",
+        *("images", "mini_clip", "mini_llama", "mini_mistral", "train", "validation"),
+        *("gqa", "ocr", "pope", "russian.tsv", "vqav2", "world.json"),
     }
 
 
@@ -58,7 +58,9 @@ def test_the_same_seed_gives_the_same_bytes(first, tmp_path):
     torch.manual_seed(1)
     tiny(tmp_path / "again").prepare()
     assert contents(tmp_path / "again") == first
-    assert {Path(name).suffix for name in first} == {".tar", ".json", ".png", ".safetensors"}
+    assert {Path(name).suffix for name in first} == {
+        *(".tar", ".json", ".jsonl", ".tsv", ".png", ".safetensors")
+    }
 
 
 def test_another_seed_gives_another_world(first, tmp_path):
@@ -69,7 +71,8 @@ def test_another_seed_gives_another_world(first, tmp_path):
     drawn = {name for name in first if name.endswith((".png", ".safetensors"))}
     drawn |= {name for name in first if name.startswith(("pope/", "train/captions"))}
     assert drawn <= changed
-    assert len(drawn) == 2 + 3 + 6 + 2
+    pictures = {name for name in first if name.startswith("images/")}
+    assert len(drawn) == len(pictures) + 3 + 6 + 2
 
 
 def test_preparation_leaves_randomness_alone(tmp_path):
@@ -105,11 +108,14 @@ def test_shards_give_back_what_was_said(folder, world, split):
             assert by_source[f"{kind}-{wording.CODE}"] == list(made)
 
 
-def test_images_are_the_validation_pictures(folder, world):
-    for i in range(world.validation_scenes):
-        picture = (folder / "images" / f"demo_validation_{i:06d}.png").read_bytes()
-        assert picture == encode(generate(world.seed, i, "validation"))
-    assert len(list((folder / "images").iterdir())) == world.validation_scenes
+def test_images_are_the_validation_pictures_and_as_many_with_a_word(folder, world):
+    found = {path.name: path.read_bytes() for path in (folder / "images").iterdir()}
+    numbers = sorted(int(name.removesuffix(".png").split("_")[-1]) for name in found)
+    scenes = [generate(world.seed, i, "validation") for i in numbers]
+    assert found == {scene.image_name: encode(scene) for scene in scenes}
+    assert numbers[: world.validation_scenes] == list(range(world.validation_scenes))
+    assert all(scene.word for scene in scenes[world.validation_scenes :])
+    assert sum(scene.word is not None for scene in scenes) == world.validation_scenes
 
 
 def test_a_world_that_stands_is_left_alone(tmp_path, monkeypatch):

@@ -182,6 +182,19 @@ def test_handwriting_whose_ids_are_no_files(write, load):
     assert (found.question_id, found.image.name) == ("7", "a1.png")
 
 
+def test_texts_asked_for_in_words_of_their_own(write, load):
+    row = {"question_id": 7, "image": "a1.png", "text": "SUN", "question": "Which word?"}
+    (found,) = load("ocr", ["a1.png"], files={"test": write("test.jsonl", lines(row))})
+    assert (found.text, found.label, found.language) == ("Which word?", "SUN", "en")
+
+
+def test_pictures_of_ones_own_may_be_png(write, load):
+    record = {"question": "?", "answer": "yes", "isBalanced": True}
+    content = {name: {**record, "imageId": name} for name in "ab"}
+    found = load("gqa", ["a.jpg", "a.png", "b.png"], files={"val": write("gqa.json", content)})
+    assert [question.image.name for question in found] == ["a.jpg", "b.png"]
+
+
 def mdetr(**more):
     image = {
         "id": 4,

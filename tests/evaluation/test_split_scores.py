@@ -103,6 +103,19 @@ def test_gqa_by_the_types_of_its_own_script(tmp_path):
     assert not [key for key in score_rows(plain)["gqa"]["val"] if key.startswith("accuracy_")]
 
 
+def test_vqav2_by_question_type_and_which_way_it_leans(tmp_path):
+    types = {"question_type": ["is", "is", "how many", "is"]}
+    part = rows("vqav2", VQA, types=types)
+    numbers = score_rows(part)["vqav2"]["val"]
+    assert (numbers["accuracy_is"], numbers["accuracy_how many"]) == (1 / 3, 0.9)
+    # Of three answers to yes-or-no questions: `Yes`, nothing and «нет».
+    assert numbers["yes_ratio"] == 1 / 3
+    report = write_report(tmp_path, part, score_rows(part), {}).with_suffix(".md").read_text()
+    table = "| vqav2, accuracy | val |\n| --- | ---: |\n| how many | 90.00 |\n| is | 33.33 |"
+    assert table in report
+    assert "yes_ratio" not in score_rows(part[2:3])["vqav2"]["val"]
+
+
 @pytest.mark.parametrize("kind", MIXED)
 def test_rows_and_splits_agree(kind):
     part = MIXED[kind]

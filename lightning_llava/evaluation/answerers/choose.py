@@ -15,9 +15,10 @@ from lightning_llava.evaluation.answerers.hugging_face import HuggingFaceModel
 from lightning_llava.evaluation.answerers.language_model import LanguageModel
 from lightning_llava.evaluation.answerers.own import OwnCheckpoint, find_checkpoint
 from lightning_llava.evaluation.answerers.protocol import Answerer
+from lightning_llava.evaluation.answerers.question_only import QuestionOnly, read_short_answers
 from lightning_llava.hub import explain_loading, nearest_folder, resolve
 
-KINDS = ("auto", "llava", "hf", "llm", "file")
+KINDS = ("auto", "llava", "hf", "llm", "question_only", "file")
 
 
 def choose_kind(model: str, checkpoint: Path | None, revision: str | None) -> str:
@@ -27,6 +28,8 @@ def choose_kind(model: str, checkpoint: Path | None, revision: str | None) -> st
         SettingError: none that can answer.
     """
     path = Path(model).expanduser()
+    if path.suffix == ".tar":
+        return "question_only"
     if path.is_file():
         return "llava" if path.suffix == ".ckpt" else "file"
     if checkpoint is not None or (path / "checkpoints").is_dir():
@@ -81,6 +84,8 @@ def load_answerer(
     path = Path(model).expanduser()
     if kind == "file":
         return AnswerFile(path)
+    if kind == "question_only":
+        return QuestionOnly(read_short_answers(model), f"question only, {model}")
     if kind == "llava":
         return OwnCheckpoint(find_checkpoint(path, checkpoint), device, max_new_tokens, at_once)
     if kind == "hf":

@@ -93,14 +93,21 @@ def _read_textvqa(source: Source) -> Iterator[Question]:
 
 
 def _read_ocr(source: Source) -> Iterator[Question]:
+    for truth in read_truth("ocr", source.file, source.setting):
+        text = truth.question
+        if text is None:
+            _check_russian(source)
+            text = WHAT_IS_WRITTEN[stable_hash(truth.id) % len(WHAT_IS_WRITTEN)]
+        yield source.question(truth, text, truth.image)
+
+
+def _check_russian(source: Source) -> None:
     if source.spec.language != "ru":
         raise SettingError(
             f"data.benchmarks.{source.benchmark}.language is {source.spec.language!r}, but texts "
-            "are asked for in the words that training has, which are Russian; set language: ru"
+            "are asked for in the words that training has, which are Russian; set language: ru, or "
+            f'give every line of {source.file} a "question"'
         )
-    for truth in read_truth("ocr", source.file, source.setting):
-        text = WHAT_IS_WRITTEN[stable_hash(truth.id) % len(WHAT_IS_WRITTEN)]
-        yield source.question(truth, text, truth.image)
 
 
 _READERS: dict[str, Callable[[Source], Iterator[Question]]] = {

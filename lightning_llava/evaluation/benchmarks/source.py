@@ -34,8 +34,10 @@ class Source:
         return f"data.benchmarks.{self.benchmark}.{field}.{self.split}"
 
     def image(self, name: str) -> Path:
-        """Return where an image lies."""
-        return Path(self.spec.images) / name
+        """Return where an image lies; in sets of one's own a `.png` may stand for the `.jpg`."""
+        path = Path(self.spec.images) / name
+        png = path.with_suffix(".png")
+        return png if path.suffix == ".jpg" and not path.exists() and png.exists() else path
 
     def question(self, truth: Truth, text: str, image: str | None, context: str = "") -> Question:
         """Turn a row of ground truth into a question.

@@ -183,22 +183,22 @@ def _read_ocr(path: Path, setting: str) -> Iterator[Truth]:
     with path.open("rb") as handle:
         is_json = next((line.lstrip()[:1] == b"{" for line in handle if line.strip()), False)
     read = _ocr_json if is_json else _ocr_lines
-    for where, name, image, reading in read(path, setting):
+    for where, name, image, reading, question in read(path, setting):
         if not reading.strip():
             raise SettingError(f"{where}: no text to be read; leave the line out")
-        yield Truth(name, (reading,), image)
+        yield Truth(name, (reading,), image, question)
 
 
-def _ocr_json(path: Path, setting: str) -> Iterator[tuple[str, str, str, str]]:
-    """Yield place, id, image and text; where there is only one name, it is both."""
+def _ocr_json(path: Path, setting: str) -> Iterator[tuple[str, str, str, str, str | None]]:
+    """Yield place, id, image, text and perhaps a question; where there is one name, it is both."""
     for where, record in read_records(path, setting):
         keys = [key for key in ("question_id", "image", "path") if key in record] or ["question_id"]
         name = identifier(record, keys[0], where)
         image = text(record, keys[1], where) if keys[1:] else name
-        yield where, name, image, text(record, "text", where)
+        yield where, name, image, text(record, "text", where), _optional(record, "question")
 
 
-def _ocr_lines(path: Path, setting: str) -> Iterator[tuple[str, str, str, str]]:
+def _ocr_lines(path: Path, setting: str) -> Iterator[tuple[str, str, str, str, None]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
@@ -210,7 +210,7 @@ def _ocr_lines(path: Path, setting: str) -> Iterator[tuple[str, str, str, str]]:
         name, tab, reading = line.rstrip("\r").partition("\t")
         if not tab:
             raise SettingError(f"{where}: no tab, expected path<TAB>text, or JSON lines")
-        yield where, name, name, reading
+        yield where, name, name, reading, None
 
 
 _READERS: dict[str, Callable[[Path, str], Iterator[Truth]]] = {

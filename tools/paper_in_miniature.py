@@ -1,0 +1,211 @@
+"""The paper's experiment on the embedded world: `python tools/paper_in_miniature.py --help`."""
+
+import json
+import shlex
+import sys
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import transformers
+from paper_measure import MEASURED, Measured, device, measure
+from paper_parts import blank_records, other_pictures, train, world_hash
+from paper_pictures import draw_losses, draw_samples, draw_scores
+from paper_table import (
+    BLIND,
+    ablation_lines,
+    document,
+    folder_of,
+    leaning_lines,
+    markdown,
+    score_lines,
+    terminal,
+)
+from paper_variants import (
+    BENCHMARKS,
+    MAIN,
+    MODELS,
+    STAGES,
+    add_variant,
+    checkpoint,
+    fit_arguments,
+    pictures_folder,
+    read_world,
+    run_folder,
+    variant_of,
+)
+from rich.console import Console
+
+from lightning_llava import cli
+from lightning_llava.errors import explains_wrong_input
+from lightning_llava.evaluation.answerers.choose import load_answerer
+from lightning_llava.evaluation.configured import read_benchmarks
+from lightning_llava.evaluation.json_lines import write_atomically
+from lightning_llava.specs import BenchmarkSpec
+
+PROG = "python tools/paper_in_miniature.py"
+OUTPUT = Path("runs/paper_in_miniature")
+SHORT_ANSWERS = "train/{vqa,ocr}-*.tar"
+"""What `question only` knows, in the world's folder."""
+PACKAGES = ("torch", "transformers", "lightning", "peft", "lightning-llava")
+
+
+@explains_wrong_input
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return 0, or 2 on a wrong input."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser().parse_args(given)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    cli.silence_misleading()
+    Experiment(options, shlex.join([*PROG.split(), *given])).run()
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog=PROG,
+        description="Train an English and a bilingual mini model as LLaVA 1.5 and LLaVA-Saiga are"
+        " (align stage, LoRA stage), ask both VQAv2-, GQA-, POPE- and OCR-like questions in English"
+        " and under the Russian protocol, and lay the scores out as the paper's table 3. Started"
+        " again, it goes on where it stopped. To be run in the folder that holds configs/.",
+        formatter_class=ArgumentDefaultsHelpFormatter,
+        epilog=f"example: {PROG} --permuted-images -- --trainer.accelerator gpu",
+    )
+    add = parser.add_argument
+    add("--output", type=Path, default=OUTPUT, metavar="FOLDER", help="gets all that is made")
+    add("--align-steps", type=int, metavar="N", help="of the align stage; None: as its config says")
+    add("--steps", type=int, metavar="N", help="of the LoRA stage; None: as its config says")
+    add("--subset", type=int, metavar="N", help="questions asked of each split; None: all")
+    add("fit_flags", nargs="*", metavar="-- FLAG", help="further flags of fit, in both stages")
+    add_variant(parser)
+    return parser
+
+
+class Experiment:
+    """All parts of a variant, in order.
+
+    Args:
+        options: of the command line.
+        command: the command line itself.
+    """
+
+    def __init__(self, options: Namespace, command: str) -> None:
+        self.options, self.command = options, command
+        self.variant, self.output = variant_of(options), options.output
+        self.folder = self.variant.folder(self.output)
+        self.console = Console(highlight=False)
+        self.world = read_world()
+        self._done, self._parts = 0, 3 + len(STAGES) * len(MODELS) + len(MODELS)
+        if self.variant.no_align:
+            self._parts -= len(MODELS)
+
+    def run(self) -> None:
+        """Train, ask, lay out."""
+        self._say("the world, its benchmarks and backbones")
+        self.world.prepare()
+        if self.variant.no_image:
+            blank_records(self.output, self.console)
+        other_pictures(self.variant, self.output, self.console)
+        for model in MODELS:
+            for stage in STAGES:
+                if stage != "align" or not self.variant.no_align:
+                    self._train(stage, model)
+        results = {model: self._measure(model) for model in MODELS}
+        self._say(BLIND)
+        shards = f"{self.world.folder}/{SHORT_ANSWERS}"
+        results[BLIND] = self._ask(
+            shards, self._specs(None), self.output / "scores" / folder_of(BLIND)
+        )
+        self._say("tables and pictures")
+        self._lay_out(results)
+
+    def _say(self, what: str) -> None:
+        self._done += 1
+        self.console.print(
+            f"[{self._done}/{self._parts}] {self.variant.name}: {what}", style="bold", markup=False
+        )
+
+    def _train(self, stage: str, model: str) -> None:
+        self._say(f"{model}, {stage} stage")
+        variant = self.variant.trained_as(stage)
+        arguments = fit_arguments(stage, model, variant, self.output, self.options)
+        train(stage, model, variant, self.output, arguments, self.console)
+
+    def _measure(self, model: str) -> Measured:
+        self._say(f"{model}, benchmarks")
+        trained = checkpoint("lora", model, self.variant, self.output)
+        specs = self._specs(pictures_folder(self.variant, self.output))
+        return self._ask(str(trained), specs, self.folder / "scores" / model)
+
+    def _specs(self, pictures: Path | None) -> dict[str, BenchmarkSpec]:
+        return {
+            name: replace(spec, subset=self.options.subset, images=str(pictures or spec.images))
+            for name, spec in read_benchmarks(BENCHMARKS, PROG).items()
+        }
+
+    def _ask(self, model: str, specs: dict[str, BenchmarkSpec], folder: Path) -> Measured:
+        answerer = load_answerer(model, "auto", device())
+        return measure(answerer, specs, self.world, folder, self.console)
+
+    def _lay_out(self, results: dict[str, Measured]) -> None:
+        content = {
+            "command": self.command,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": {package: version(package) for package in PACKAGES},
+            "variant": {"name": self.variant.name, **asdict(self.variant)},
+            "world": asdict(self.world),
+            "results": results,
+        }
+        _write_json(self.folder / "table.json", content)
+        facts = f"`{self.command}`, {content['date']}, " + ", ".join(
+            f"{package} {number}" for package, number in content["versions"].items()
+        )
+        write_atomically(self.folder / "table.md", f"{document(results)}\n{facts}\n")
+        draw_scores(results, self.folder / "scores.png")
+        runs = {
+            (stage, model): run_folder(stage, model, self.variant, self.output) / "version_0"
+            for stage in STAGES
+            for model in MODELS
+            if stage != "align" or not self.variant.no_align
+        }
+        draw_losses(runs, self.folder / "losses.png")
+        ledgers = {model: self.folder / "scores" / model / "ledger.jsonl" for model in MODELS}
+        draw_samples(ledgers, self.folder / "samples.png")
+        self.console.print(terminal(score_lines(results), f"{self.variant.name}: scores"))
+        self.console.print(terminal(leaning_lines(results), "which way they lean"))
+        self._compare()
+        for name in ("table.md", "table.json", "scores.png", "losses.png", "samples.png"):
+            self.console.print(f"{self.folder / name}", soft_wrap=True, markup=False)
+
+    def _compare(self) -> None:
+        """Lay all variants that were measured on this world side by side, if there are several."""
+        variants: dict[str, Any] = {}
+        for folder in [self.output, *sorted((self.output / "ablations").glob("*"))]:
+            found = {
+                model: json.loads(path.read_text(encoding="utf-8"))
+                for model in [*MODELS, BLIND]
+                if (path := folder / "scores" / folder_of(model) / MEASURED).is_file()
+            }
+            here = world_hash()
+            results = {name: part for name, part in found.items() if part["of"]["world"] == here}
+            if set(MODELS) <= results.keys():
+                variants[MAIN if folder == self.output else folder.name] = results
+        if len(variants) > 1 or MAIN not in variants:
+            lines = ablation_lines(variants)
+            write_atomically(self.output / "ablations.md", f"# Ablations\n\n{markdown(lines)}\n")
+            _write_json(self.output / "ablations.json", variants)
+            self.console.print(terminal(lines, "ablations"))
+            self.console.print(f"{self.output / 'ablations.md'}", soft_wrap=True, markup=False)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    write_atomically(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
