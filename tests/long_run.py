@@ -15,7 +15,7 @@ def command(world, root, *more):
     files = Path(__file__).parents[1] / "configs"
     flags = {
         "model.vision.name": world / "mini_clip",
-        "model.language.name": world / "mini_mistral",
+        "model.language.name": world / "mini_saiga",
         "model.language.template": "mistral_instruct",
         "model.lora.dropout": 0.05,
         "data.sources": json.dumps({"demo": {"shards": str(world / "train/*.tar")}}),

@@ -23,7 +23,7 @@ from lightning_llava.specs import (
 )
 
 
-def language(world: Path, name: str = "mini_mistral", **settings: Any) -> LanguageSpec:
+def language(world: Path, name: str = "mini_saiga", **settings: Any) -> LanguageSpec:
     settings = {"template": "mistral_instruct", "max_length": 512} | settings
     return LanguageSpec(name=str(world / name), **settings)
 

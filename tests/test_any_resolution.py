@@ -61,7 +61,7 @@ def fit(world, shards, root, *more):
         *("-c", CONFIGS / "model/clip_saiga_mistral_7b.yaml"),
         *("-c", CONFIGS / "pictures/any_resolution.yaml"),
         *("--model.vision.name", world / "mini_clip", "--model.language.name"),
-        *(world / "mini_mistral", "--model.lora", "{r: 8, alpha: 16, dropout: 0.05}"),
+        *(world / "mini_saiga", "--model.lora", "{r: 8, alpha: 16, dropout: 0.05}"),
         *("--data.sources", json.dumps({"crops": {"shards": str(shards)}})),
         *("--data.benchmarks", json.dumps({"pope": benchmark})),
         *("--data.pack_tokens", 700, "--data.num_workers", 0, "--data.sample_log", "true"),

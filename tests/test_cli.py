@@ -325,7 +325,7 @@ def test_a_template_for_another_tokenizer(run, capsys, tmp_path):
 
 
 def test_a_misspelt_folder_brings_the_nearest(run, capsys, tmp_path):
-    meant = run["folder"] / "world" / "mini_mistral"
+    meant = run["folder"] / "world" / "mini_saiga"
     flags = ["--model.language.name", f"{meant}l", "--trainer.default_root_dir", str(tmp_path)]
     with pytest.raises(SystemExit):
         main(["fit", "-c", str(run["config"]), *flags])

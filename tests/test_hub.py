@@ -30,11 +30,11 @@ def test_what_is_spelt_like_a_folder_must_be_one(name, tmp_path, monkeypatch):
 
 
 def test_a_misspelt_folder_brings_the_nearest_folder(tmp_path):
-    (tmp_path / "mini_mistral").mkdir()
-    (tmp_path / "mini_mistrall.txt").touch()
-    expected = re.escape(f"did you mean {tmp_path / 'mini_mistral'}? If not, give")
+    (tmp_path / "mini_saiga").mkdir()
+    (tmp_path / "mini_saigal.txt").touch()
+    expected = re.escape(f"did you mean {tmp_path / 'mini_saiga'}? If not, give")
     with pytest.raises(SettingError, match=expected):
-        resolve(str(tmp_path / "mini_mistrall"), "model.language.name")
+        resolve(str(tmp_path / "mini_saigal"), "model.language.name")
 
 
 def load(name, error):

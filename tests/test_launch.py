@@ -60,7 +60,7 @@ def launch(line, world, root, processes, nodes=1):
         flags = re.sub(rf"--{name} \S+", f"--{name} {value}", flags)
     short = {
         "model.vision.name": world / "mini_clip",
-        "model.language.name": world / "mini_mistral",
+        "model.language.name": world / "mini_saiga",
         "model.lora.dropout": 0.0,
         "data.sources.mix665k.shards": world / "train/*.tar",
         "data.pack_tokens": 600,

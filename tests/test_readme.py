@@ -63,7 +63,7 @@ def mini(world):
     """What takes the place of the big models, the GPU and the many steps."""
     return [
         *("--model.vision.name", world / "mini_clip", "--model.language.name"),
-        *(world / "mini_mistral", "--trainer.accelerator", "cpu", "--data.num_workers", 0),
+        *(world / "mini_saiga", "--trainer.accelerator", "cpu", "--data.num_workers", 0),
         *("--trainer.accumulate_grad_batches", 1),
         *SHORT,
     ]

@@ -104,7 +104,7 @@ def stack(demo_world):
     return [
         *(flag for file in files for flag in ("-c", file)),
         *("--model.vision.name", demo_world / "mini_clip"),
-        *("--model.language.name", demo_world / "mini_mistral"),
+        *("--model.language.name", demo_world / "mini_saiga"),
         *("--model.language.template", "mistral_instruct"),
         *("--progress.refresh_rate", 0),
     ]

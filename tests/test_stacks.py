@@ -133,7 +133,7 @@ def test_each_card_s_settings_take_a_step(demo_world, tmp_path, hardware):
         *("-c", CONFIGS / "stage/lora.yaml", "-c", CONFIGS / f"hardware/{hardware}.yaml"),
         *("-c", CONFIGS / "model/clip_saiga_mistral_7b.yaml"),
         *("--model.vision.name", demo_world / "mini_clip"),
-        *("--model.language.name", demo_world / "mini_mistral"),
+        *("--model.language.name", demo_world / "mini_saiga"),
         *("--data.sources", f"{{demo: {{shards: {demo_world}/train/vqa-*.tar}}}}"),
         *("--data.pack_tokens", 600, "--data.num_workers", 0),
         *("--trainer.accelerator", "cpu", "--trainer.accumulate_grad_batches", 1),
@@ -152,7 +152,7 @@ def test_each_card_s_settings_take_a_step(demo_world, tmp_path, hardware):
 
 @pytest.mark.parametrize(("stage", "model"), STACKS)
 def test_a_stack_means_what_it_says_and_takes_a_step(demo_world, stand_in, tmp_path, stage, model):
-    minis = [demo_world / name for name in ("mini_clip", "mini_mistral")]
+    minis = [demo_world / name for name in ("mini_clip", "mini_saiga")]
     tower, language = map(stand_in, STAND_INS[model]) if model in STAND_INS else minis
     files = [f"stage/{stage}", f"model/{model}", "data/llava_mix665k", "hardware/gpu_80gb"]
     shards = "captions-*.tar" if stage == "align" else "*.tar"
@@ -219,7 +219,7 @@ def test_a_mixture_names_what_converters_write_and_trains(demo_world, tmp_path, 
         *("-c", file),
         *(flag for pair in moved for flag in pair),
         *("--model.vision.name", demo_world / "mini_clip"),
-        *("--model.language.name", demo_world / "mini_mistral"),
+        *("--model.language.name", demo_world / "mini_saiga"),
         *("--trainer.max_steps", 1, "--trainer.log_every_n_steps", 1),
         *("--trainer.default_root_dir", tmp_path, "--progress.refresh_rate", 0),
     )

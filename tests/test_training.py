@@ -238,8 +238,8 @@ def test_dropout_is_on_and_the_frozen_tower_stays_in_eval_mode(demo_world, tmp_p
     ("changed", "message"),
     [
         (
-            {"language": "mini_llama"},
-            r"model\.language\.name is '.*mini_llama' but the checkpoint has '.*mini_mistral'",
+            {"language": "mini_vicuna"},
+            r"model\.language\.name is '.*mini_vicuna' but the checkpoint has '.*mini_saiga'",
         ),
         (
             {"lora": LoraSpec(r=4, alpha=16, dropout=0.05)},
@@ -286,16 +286,14 @@ def test_a_stage_starts_from_the_weights_of_another(demo_world, tmp_path):
     with pytest.raises(SettingError, match=r"model\.vision\.layer is -1, but .* features of -2"):
         make_module(demo_world, init_from=checkpoint, vision=other_layer).configure_model()
     moved = tmp_path / "moved"
-    shutil.copytree(demo_world / "mini_mistral", moved)
-    with pytest.warns(
-        UserWarning, match=r"was trained with model\.language\.name '.*mini_mistral'"
-    ):
+    shutil.copytree(demo_world / "mini_saiga", moved)
+    with pytest.warns(UserWarning, match=r"was trained with model\.language\.name '.*mini_saiga'"):
         make_module(
             demo_world, init_from=checkpoint, language=language(tmp_path, "moved")
         ).configure_model()
     with pytest.raises(SettingError, match=r"shaped differently .*other widths"), pytest.warns():
         make_module(
-            demo_world, init_from=checkpoint, language=language(demo_world, "mini_llama")
+            demo_world, init_from=checkpoint, language=language(demo_world, "mini_vicuna")
         ).configure_model()
 
 

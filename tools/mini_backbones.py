@@ -1,6 +1,5 @@
 """Train the mini backbones that ship with the embedded miniature, from scratch.
 
-    python tools/mini_backbones.py tokenizer     seconds; the others need it
     python tools/mini_backbones.py clip          a CLIP of 2.9 M weights
     python tools/mini_backbones.py vicuna        an English Llama
     python tools/mini_backbones.py saiga         a Russian and English Mistral
@@ -18,9 +17,9 @@ from tempfile import TemporaryDirectory
 import torch
 from mini_cards import Card, write_card
 from mini_decoder import BILINGUAL, ENGLISH, TextLearner, build_decoder
-from mini_tower import TowerLearner, build_tower, ends_texts, image_processor
+from mini_tower import TowerLearner, build_tower, ends_texts, image_processor, rescale_features
 from mini_training import Rates, train
-from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerFast
 
 from lightning_llava.demo.backbones import PRETRAINED
 from lightning_llava.demo.records import BUILDERS, samples
@@ -29,10 +28,12 @@ from lightning_llava.demo.tokens import train_tokenizer
 from lightning_llava.demo.world import LANGUAGES
 
 TOKENIZER_SCENES = 2000
-STEPS = {"clip": 2400, "vicuna": 2000, "saiga": 2600}
+MEASURED_ON = [generate(1, index, "train") for index in range(64)]
+"""Scenes on which the size of the tower's features is measured."""
+STEPS = {"clip": 2400, "vicuna": 1500, "saiga": 2000}
 DECODERS = {
-    "vicuna": ("llama", 5, "vicuna_v1", ENGLISH),
-    "saiga": ("mistral", 4, "saiga_mistral", BILINGUAL),
+    "vicuna": ("llama", 120, "vicuna_v1", ENGLISH),
+    "saiga": ("mistral", 160, "saiga_mistral", BILINGUAL),
 }
 
 
@@ -41,38 +42,51 @@ def main() -> None:
     args = _parser().parse_args()
     torch.manual_seed(args.seed)
     output = Path(args.output)
-    if args.what == "tokenizer":
-        _train_tokenizer(output / "tokenizer", args.seed)
-        return
     steps = STEPS[args.what] if args.steps is None else args.steps
     checkpoint = Path(args.checkpoints) / f"{args.what}.ckpt"
-    learner, folder = _learner(args, output)
+    learner = _learner(args)
     learner.module.to(args.device)
     rates = Rates(args.matrix_rate, args.other_rate)
     scores = train(learner, steps, rates, checkpoint, args.check_every)
     command = shlex.join(["python", "tools/mini_backbones.py", *sys.argv[1:]])
-    _save(learner, folder, Card(args.what, command, args.seed, steps, scores))
+    _save(learner, output / f"mini_{args.what}", Card(args.what, command, args.seed, steps, scores))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("tokenizer", *STEPS))
+    parser.add_argument("what", choices=tuple(STEPS))
     steps = ", ".join(f"{name} {number}" for name, number in STEPS.items())
     parser.add_argument("--steps", type=int, help=f"default: {steps}")
-    parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--matrix-rate", type=float, default=Rates.matrices, help="Muon's peak learning rate; default: %(default)s")
-    parser.add_argument("--other-rate", type=float, default=Rates.others, help="AdamW's; default: %(default)s")
-    parser.add_argument("--check-every", type=int, default=200, help="steps; default: %(default)s")
-    parser.add_argument("--device", default="cpu", help="default: %(default)s")
-    parser.add_argument("--checkpoints", default="runs/mini_backbones", help="default: %(default)s")
-    parser.add_argument("--output", default=str(PRETRAINED), help="default: %(default)s")
+    for flag, default, about in (
+        ("--seed", 1, "of weights and data"),
+        ("--matrix-rate", Rates.matrices, "Muon's peak learning rate"),
+        ("--other-rate", Rates.others, "AdamW's"),
+        ("--check-every", 200, "steps from one check to the next"),
+        ("--device", "cpu", "where to train"),
+        ("--checkpoints", "runs/mini_backbones", "where the state is kept"),
+        ("--output", str(PRETRAINED), "where the results go"),
+    ):
+        shown = f"{about}; default: %(default)s"
+        parser.add_argument(flag, type=type(default), default=default, help=shown)
     return parser
 
 
-def _train_tokenizer(folder: Path, seed: int) -> None:
-    """Train the tokenizer that all three share on every text of the training split."""
+def _learner(args: argparse.Namespace) -> TextLearner | TowerLearner:
+    folder = Path(args.checkpoints) / "tokenizer"
+    tokenizer = _tokenizer(args.seed)
+    if args.what == "clip":
+        end = ends_texts(tokenizer)
+        return TowerLearner(build_tower(len(tokenizer), end), tokenizer, args.seed)
+    tokenizer.save_pretrained(folder)
+    family, width, template, languages = DECODERS[args.what]
+    model = build_decoder(family, width, len(tokenizer))
+    return TextLearner(model, str(folder), template, languages, args.seed)
+
+
+def _tokenizer(seed: int) -> PreTrainedTokenizerFast:
+    """Train the tokenizer that all three share, on every text of the training split."""
     scenes = [generate(seed, index, "train") for index in range(TOKENIZER_SCENES)]
     pictures = [b""] * len(scenes)
     texts = {
@@ -82,19 +96,7 @@ def _train_tokenizer(folder: Path, seed: int) -> None:
         for sample in samples(kind, wording, scenes, pictures, seed)
         for turn in sample.turns
     }
-    train_tokenizer(texts).save_pretrained(folder)
-
-
-def _learner(args: argparse.Namespace, output: Path) -> tuple[TextLearner | TowerLearner, Path]:
-    tokenizer = AutoTokenizer.from_pretrained(output / "tokenizer")
-    folder = output / f"mini_{args.what}"
-    if args.what == "clip":
-        end = ends_texts(tokenizer)
-        return TowerLearner(build_tower(len(tokenizer), end), tokenizer, args.seed), folder
-    family, heads, template, languages = DECODERS[args.what]
-    model = build_decoder(family, heads, len(tokenizer))
-    learner = TextLearner(model, str(output / "tokenizer"), template, languages, args.seed)
-    return learner, folder
+    return train_tokenizer(texts)
 
 
 def _save(learner: TextLearner | TowerLearner, folder: Path, card: Card) -> None:
@@ -103,7 +105,9 @@ def _save(learner: TextLearner | TowerLearner, folder: Path, card: Card) -> None
     with TemporaryDirectory(dir=folder.parent) as scratch:
         built = Path(scratch) / "built"
         if isinstance(learner, TowerLearner):
-            learner.clip.cpu().save_pretrained(built)
+            clip = learner.clip.cpu()
+            rescale_features(clip, learner.pixels(MEASURED_ON))
+            clip.save_pretrained(built)
             image_processor().save_pretrained(built)
             learner.tokenizer.save_pretrained(built)
         else:

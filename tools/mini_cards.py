@@ -30,12 +30,14 @@ DATA = {
     "vicuna": "128 new conversations a step about scenes of the world's training split.",
     "saiga": "128 new conversations a step about scenes of the world's training split.",
 }
+TALKS = """Single questions about held-out scenes, exact match, per topic and on average. `text`:
+scenes described in sentences; `maps`: 64 places, each the sum of the embeddings of the words for
+what lies there."""
 MEASURED = {
     "clip": "Parts of 200 held-out scenes told by phrase, and recall at 1 among 200 pictures and "
     "captions (`text`: which caption belongs to a picture; `picture`: the reverse):",
-    "vicuna": "Single questions about held-out scenes described in text, exact match:",
-    "saiga": "Single questions about held-out scenes described in text, exact match, in English "
-    "and Russian:",
+    "vicuna": TALKS,
+    "saiga": TALKS,
 }
 
 

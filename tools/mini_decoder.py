@@ -1,20 +1,31 @@
 """Mini decoders that learn, from scratch, to answer questions about scenes described in text."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from math import cos, sin
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
-from mini_texts import WEIGHTS, conversation, single
+from mini_map import GRID, map_of
+from mini_texts import IN_SENTENCES, WEIGHTS, conversation, single
 from mini_training import chunks
 from torch import nn
-from torch.nn.functional import cross_entropy
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from torch.nn.functional import cross_entropy, embedding_bag
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+)
 
-from lightning_llava.batch import IGNORE_INDEX
+from lightning_llava.batch import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from lightning_llava.demo import english, russian
 from lightning_llava.demo.questions import Topic
-from lightning_llava.demo.scenes import generate
+from lightning_llava.demo.scenes import Scene, generate
 from lightning_llava.demo.tokens import BOS_ID, EOS_ID, UNK_ID
 from lightning_llava.demo.wording import Wording
 from lightning_llava.errors import SettingError
@@ -28,8 +39,8 @@ CONTEXT = 2048
 ROPE_THETA = 1000.0
 """Conversations are short: a smaller base makes nearby positions easier to tell apart."""
 INITIALIZER_RANGE = 0.05
-LOOK_BACK = {4: (1, 3, 4, 5), 5: (1, 2, 3, 4, 5)}
-"""By number of heads: how many tokens back each head of the first layer looks at the start."""
+LOOK_BACK = (1, 2, 3, 4, 5)
+"""How many tokens back each head of the first layer looks at the start."""
 SHARPNESS = 8.0
 """Logit by which a head of the first layer prefers its offset."""
 SAME_TOKEN_STD = 0.08
@@ -38,29 +49,33 @@ TEXT_LENGTH = 128
 """Tokens of a training conversation; questions that do not fit are left away."""
 QUESTIONS = 6
 BATCH, MICRO_BATCH = 128, 16
+LESSON = 500 * BATCH
+"""Conversations of the lessons that come first, one in each language, with short answers alone.
+Sentences are most of the supervised tokens where they occur, and teach no lookups."""
 WITH_SYSTEM = 0.25
 """Share of the conversations that start with the template's system text."""
+MAPS = 0.5
+"""Share of the conversations behind the lessons whose scene is a map."""
 MIXED = 0.25
 """Share of a bilingual decoder's conversations whose description may be in the other language."""
-DecoderModel = LlamaForCausalLM | MistralForCausalLM
 
 
-def build_decoder(family: str, heads: int, vocabulary: int) -> DecoderModel:
+def build_decoder(family: str, width: int, vocabulary: int) -> PreTrainedModel:
     """Build a decoder with the weights that it starts from.
 
     Args:
         family: `llama` or `mistral`.
-        heads: of 32 each, which makes the width.
+        width: of the residual stream.
         vocabulary: size.
     """
-    width = heads * HEAD_WIDTH
     settings = {
         "vocab_size": vocabulary,
         "hidden_size": width,
         "intermediate_size": 3 * width,
         "num_hidden_layers": LAYERS,
-        "num_attention_heads": heads,
-        "num_key_value_heads": heads,
+        "num_attention_heads": len(LOOK_BACK),
+        "num_key_value_heads": len(LOOK_BACK),
+        "head_dim": HEAD_WIDTH,
         "max_position_embeddings": CONTEXT,
         "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_THETA},
         "initializer_range": INITIALIZER_RANGE,
@@ -71,7 +86,7 @@ def build_decoder(family: str, heads: int, vocabulary: int) -> DecoderModel:
         "attn_implementation": "eager",
     }
     if family == "llama":
-        model: DecoderModel = LlamaForCausalLM(LlamaConfig(**settings))
+        model: Any = LlamaForCausalLM(LlamaConfig(**settings))
     else:
         model = MistralForCausalLM(MistralConfig(**settings, sliding_window=None))
     start_lookups(model)
@@ -79,7 +94,7 @@ def build_decoder(family: str, heads: int, vocabulary: int) -> DecoderModel:
 
 
 @torch.no_grad()
-def start_lookups(model: DecoderModel) -> None:
+def start_lookups(model: Any) -> None:
     """Start the attention as trained language models have it, so that lookups are learned at all.
 
     To say what colour the star is, one layer must tell "star" which word stood before it, and
@@ -99,21 +114,34 @@ def start_lookups(model: DecoderModel) -> None:
     rates = [ROPE_THETA ** (-i / half) for i in range(half)]  # radians per token
     used = [rate for rate in rates if rate > 0.1]  # the slow ones do not tell neighbours apart
     size = (SHARPNESS * HEAD_WIDTH**0.5 / len(used)) ** 0.5 / shared
-    heads = model.config.num_attention_heads
-    for head, offset in enumerate(LOOK_BACK[heads]):
+    for head, offset in enumerate(LOOK_BACK):
         for i, rate in enumerate(used):
             at = head * HEAD_WIDTH + i
             first.q_proj.weight[at, 0] += size
             first.k_proj.weight[at, 0] += size * cos(rate * offset)
             first.k_proj.weight[at + half, 0] += size * sin(rate * offset)
-    std = SAME_TOKEN_STD * (4 / heads) ** 0.5
+    std = SAME_TOKEN_STD * (128 / model.config.hidden_size) ** 0.5
     for attention in others:
         attention.q_proj.weight.normal_(0.0, std)
         attention.k_proj.weight.copy_(attention.q_proj.weight)
 
 
+@dataclass(frozen=True)
+class Talk:
+    """A conversation, and the map that takes the place of its description, if it has one."""
+
+    encoded: Encoded
+    cells: list[list[int]] | None = None
+    """The tokens of each place."""
+
+
 class TextLearner:
     """A decoder that learns from conversations; only answers are supervised.
+
+    Half of the scenes are described in sentences. Half are maps of 64 places, each a single
+    position whose embedding is the sum of the embeddings of its words. It is what a decoder must
+    be able to read that is to be joined to a tower: one of the size of Mistral 7B can, this one
+    would know nothing but grammar.
 
     Args:
         model: the decoder.
@@ -125,47 +153,58 @@ class TextLearner:
 
     def __init__(
         self,
-        model: DecoderModel,
+        model: Any,
         tokenizer: str,
         template: str,
         languages: tuple[Wording, ...],
         seed: int,
     ) -> None:
         self.model, self.languages, self.seed = model, languages, seed
-        self.encoders = [
-            ConversationEncoder(LanguageSpec(tokenizer, template, max_length=length, system=system), 0)
-            for length, system in ((TEXT_LENGTH, ""), (TEXT_LENGTH, None))
+        specs = [
+            LanguageSpec(tokenizer, template=template, system=system, max_length=TEXT_LENGTH)
+            for system in ("", None)
         ]
-        self._compiled = torch.compile(model.model, dynamic=False)
+        self.encoders = [ConversationEncoder(spec, image_tokens=GRID * GRID) for spec in specs]
+        self._words: dict[str, list[int]] = {}
 
     @property
     def module(self) -> nn.Module:
         """The decoder."""
         return self.model
 
+    @cached_property
+    def _compiled(self) -> Callable[..., Any]:
+        return torch.compile(self.model.model, dynamic=False)
+
     def learn(self, step: int) -> float:
         """Add the gradients of 128 conversations; return the mean loss of a supervised token."""
         batch = [self.example(step * BATCH + i) for i in range(BATCH)]
-        ids, labels = padded(batch, TEXT_LENGTH)
-        supervised = (labels[:, 1:] != IGNORE_INDEX).sum()
+        supervised = sum(int((talk.encoded.labels != IGNORE_INDEX).sum()) for talk in batch)
         total = 0.0
         for part in chunks(BATCH, MICRO_BATCH):
-            logits, wanted, _ = self._logits(ids[part], labels[part], self._compiled)
+            logits, wanted, _ = self._logits(batch[part], TEXT_LENGTH, self._compiled)
             loss = cross_entropy(logits, wanted, reduction="sum") / supervised
             loss.backward()
             total += loss.item()
         return total
 
-    def example(self, number: int) -> Encoded:
+    def example(self, number: int) -> Talk:
         """Make training conversation `number`."""
         rng = Random(f"mini/{self.seed}/{number}")
         scene = generate(self.seed, number, "train")
-        asked = rng.choice(self.languages)
-        described = rng.choice(self.languages) if rng.random() < MIXED else asked
+        lesson = number // LESSON
+        is_lesson = lesson < len(self.languages)
+        languages = self.languages[lesson : lesson + 1] if is_lesson else self.languages
+        asked = rng.choice(languages)
+        described = rng.choice(languages) if rng.random() < MIXED else asked
+        sentences = 0.0 if is_lesson else IN_SENTENCES
         encoder = self.encoders[rng.random() < WITH_SYSTEM]
+        as_map = not is_lesson and rng.random() < MAPS
         while True:
+            shown = None if as_map else described
+            talk = conversation(scene, shown, asked, rng, QUESTIONS, sentences)
             try:
-                return encoder.encode(conversation(scene, described, asked, rng, QUESTIONS), 0)
+                return self._encode(encoder, scene, talk, described if as_map else None)
             except SettingError:  # a long description and a long first answer; another choice fits
                 encoder = self.encoders[0]
 
@@ -177,55 +216,104 @@ class TextLearner:
         all are right exactly where a greedy answer is.
         """
         self.model.eval()
-        made = {
-            f"{topic}.{wording.CODE}": self._score(topic, wording, scenes)
-            for wording in self.languages
-            for topic in WEIGHTS
-        }
+        made: dict[str, float] = {}
+        for wording in self.languages:
+            for as_map in (False, True):
+                found = {topic: self._score(topic, wording, as_map, scenes) for topic in WEIGHTS}
+                name = f"{'maps' if as_map else 'text'}.{wording.CODE}"
+                made[name] = sum(found.values()) / len(found)
+                made |= {f"{name}.{topic}": score for topic, score in found.items()}
         self.model.train()
-        return {"all": sum(made.values()) / len(made), **made}
+        return made
 
-    def _score(self, topic: Topic, wording: Wording, scenes: int) -> float:
-        encoded = [
-            self.encoders[0].encode(asked, 0)
-            for index in range(scenes)
-            if (asked := self._question(index, wording, topic))
-        ]
-        ids, labels = padded(encoded, max(len(e.input_ids) for e in encoded))
+    def _score(self, topic: Topic, wording: Wording, as_map: bool, scenes: int) -> float:
+        talks = []
+        for index in range(scenes):
+            # Another seed than the world's: the questions of the benchmarks are not looked at.
+            rng = Random(f"mini/check/{topic}/{index}")
+            scene = generate(self.seed + 1, index, "validation")
+            turns = single(scene, None if as_map else wording, wording, topic, rng)
+            if turns:
+                mapped = wording if as_map else None
+                talks.append(self._encode(self.encoders[0], scene, turns, mapped))
         right = 0
-        for part in chunks(len(ids), 2 * MICRO_BATCH):
-            logits, wanted, kept = self._logits(ids[part], labels[part], self.model.model)
+        for part in chunks(len(talks), 2 * MICRO_BATCH):
+            logits, wanted, kept = self._logits(talks[part], TEXT_LENGTH, self.model.model)
             correct = torch.ones_like(kept)
             correct[kept] = logits.argmax(-1) == wanted
             right += int(correct.all(1).sum())
-        return right / len(ids)
+        return right / len(talks)
 
-    def _question(self, index: int, wording: Wording, topic: Topic) -> list[Turn]:
-        # Another seed than the world's: the questions of the benchmarks are not looked at.
-        rng = Random(f"mini/check/{topic}/{index}")
-        return single(generate(self.seed + 1, index, "validation"), wording, topic, rng)
+    def _encode(
+        self, encoder: ConversationEncoder, scene: Scene, turns: list[Turn], mapped: Wording | None
+    ) -> Talk:
+        encoded = encoder.encode(turns, 0 if mapped is None else 1)
+        if mapped is None:
+            return Talk(encoded)
+        return Talk(encoded, [self._tokens(text) for text in map_of(scene, mapped)])
+
+    def _tokens(self, text: str) -> list[int]:
+        if text not in self._words:
+            # As within a sentence: with a space in front.
+            spelt = text if len(text) == 1 else f" {text}"
+            tokenizer = self.encoders[0].tokenizer
+            self._words[text] = tokenizer(spelt, add_special_tokens=False)["input_ids"]
+        return self._words[text]
 
     def _logits(
-        self, ids: torch.Tensor, labels: torch.Tensor, decoder: nn.Module
+        self, talks: list[Talk], length: int, decoder: Callable[..., Any]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return logits and targets of the supervised positions, and where these are."""
         device = self.model.device
-        ids, wanted = ids.to(device), labels[:, 1:].to(device)
+        ids, labels, places = padded(talks, length)
+        wanted = labels[:, 1:].to(device)
         kept = wanted != IGNORE_INDEX
         with torch.autocast(device.type, torch.bfloat16):
-            hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+            embedded = self.model.model.embed_tokens(ids.to(device))
+            if places:
+                embedded = embedded.index_put(
+                    tuple(
+                        torch.tensor(index, device=device) for index in zip(*places, strict=True)
+                    ),
+                    self._sums([cell for talk in talks for cell in talk.cells or []]),
+                )
+            hidden = decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state[:, :-1]
             logits = self.model.lm_head(hidden[kept])
         return logits.float(), wanted[kept], kept
 
+    def _sums(self, cells: list[list[int]]) -> torch.Tensor:
+        """Add up the embeddings of each place's words, [places, width]."""
+        device, starts = self.model.device, np.cumsum([0, *map(len, cells)])[:-1]
+        return embedding_bag(
+            torch.tensor([word for cell in cells for word in cell], device=device),
+            self.model.model.embed_tokens.weight,
+            torch.from_numpy(starts).to(device),
+            mode="sum",
+        )
 
-def padded(batch: list[Encoded], length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pad on the right, where causal attention makes a mask needless."""
-    ids = np.full((len(batch), length), UNK_ID, np.int64)
-    labels = np.full((len(batch), length), IGNORE_INDEX, np.int64)
-    for row, encoded in enumerate(batch):
-        ids[row, : len(encoded.input_ids)] = encoded.input_ids
-        labels[row, : len(encoded.labels)] = encoded.labels
-    return torch.from_numpy(ids), torch.from_numpy(labels)
+
+def padded(
+    talks: list[Talk], length: int
+) -> tuple[torch.Tensor, torch.Tensor, list[tuple[int, int]]]:
+    """Pad on the right, where causal attention makes a mask needless.
+
+    Returns:
+        Ids and labels, [talks, length], and where the places of maps are, row and column.
+    """
+    ids = np.full((len(talks), length), UNK_ID, np.int64)
+    labels = np.full((len(talks), length), IGNORE_INDEX, np.int64)
+    places: list[tuple[int, int]] = []
+    for row, talk in enumerate(talks):
+        given, wanted = talk.encoded.input_ids, talk.encoded.labels
+        if talk.cells is not None:
+            (at,) = np.flatnonzero(given == IMAGE_TOKEN_INDEX)
+            repeats = np.where(given == IMAGE_TOKEN_INDEX, len(talk.cells), 1)
+            given, wanted = np.repeat(given, repeats), np.repeat(wanted, repeats)
+            given[given == IMAGE_TOKEN_INDEX] = UNK_ID
+            places += [(row, int(at) + i) for i in range(len(talk.cells))]
+        ids[row, : len(given)] = given
+        labels[row, : len(wanted)] = wanted
+    return torch.from_numpy(ids), torch.from_numpy(labels), places
 
 
 ENGLISH: tuple[Wording, ...] = (english,)

@@ -8,7 +8,7 @@ from lightning_llava.demo.questions import Question, Topic
 from lightning_llava.demo.records import existence, short_question
 from lightning_llava.demo.scenes import Scene
 from lightning_llava.demo.wording import Wording
-from lightning_llava.text.turns import Turn
+from lightning_llava.text.turns import IMAGE_PLACEHOLDER, Turn
 
 WEIGHTS: dict[Topic, float] = {
     "exists": 2.0,
@@ -35,20 +35,26 @@ SHUFFLED = 0.5
 
 
 def conversation(
-    scene: Scene, described: Wording, asked: Wording, rng: Random, number: int
+    scene: Scene,
+    described: Wording | None,
+    asked: Wording,
+    rng: Random,
+    number: int,
+    sentences: float = IN_SENTENCES,
 ) -> list[Turn]:
     """Describe a scene in words and ask about it.
 
     Args:
         scene: what is talked about.
-        described: language of the description.
+        described: language of the description; None leaves the place to a map.
         asked: language of questions and answers.
         rng: what the choice is drawn from.
         number: of questions.
+        sentences: share of the conversations that describe the scene and answer in sentences.
     """
     order = rng.sample(scene.objects, len(scene.objects))
     shown = replace(scene, objects=tuple(order)) if rng.random() < SHUFFLED else scene
-    in_sentences = rng.random() < IN_SENTENCES
+    in_sentences = rng.random() < sentences
     short = rng.random() < ASKED_SHORT
     pairs = [(asked.DESCRIBE, asked.caption(scene))] if in_sentences else []
     for question in _choose(scene, rng, number - len(pairs)):
@@ -60,18 +66,22 @@ def conversation(
     return turns(shown, described, pairs)
 
 
-def single(scene: Scene, wording: Wording, topic: Topic, rng: Random) -> list[Turn]:
+def single(
+    scene: Scene, described: Wording | None, asked: Wording, topic: Topic, rng: Random
+) -> list[Turn]:
     """Ask one question of a topic about a described scene; nothing where there is none to ask."""
     pool = candidates(scene, topic, rng)
     if not pool:
         return []
     question = rng.choice(pool)
-    return turns(scene, wording, [(wording.ask(question), wording.answer(question))])
+    return turns(scene, described, [(asked.ask(question), asked.answer(question))])
 
 
-def turns(scene: Scene, described: Wording, pairs: list[tuple[str, str]]) -> list[Turn]:
-    """Put the description before the first question."""
-    text = described.IN_WORDS.format(caption=described.caption(scene))
+def turns(scene: Scene, described: Wording | None, pairs: list[tuple[str, str]]) -> list[Turn]:
+    """Put the description before the first question, or the mark where a map goes."""
+    text = IMAGE_PLACEHOLDER
+    if described is not None:
+        text = described.IN_WORDS.format(caption=described.caption(scene))
     made: list[Turn] = []
     for ask, answer in pairs:
         made.append(Turn("user", ask if made else f"{text}\n{ask}"))

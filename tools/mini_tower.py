@@ -9,23 +9,23 @@ thousand pictures are too few to learn from captions alone what each patch shows
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
+from mini_map import GRID, letters_of, shares
 from mini_training import chunks
+from tokenizers.processors import TemplateProcessing
 from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast
 
 from lightning_llava.demo import drawing, english, russian
-from lightning_llava.demo.drawing import Extent
-from lightning_llava.demo.scenes import COLOURS, SHAPES, PrintedWord, Scene, generate, kinds_of
+from lightning_llava.demo.scenes import COLOURS, SHAPES, Scene, generate, kinds_of
 from lightning_llava.demo.tokens import BOS_ID, END_OF_TEXT, UNK_ID
 from lightning_llava.demo.words import WORDS
-from lightning_llava.lettering import font, ink
 
-PATCH = 16
-GRID = drawing.IMAGE_SIZE // PATCH
+PATCH = drawing.IMAGE_SIZE // GRID
 WIDTH, LAYERS, HEADS = 192, 5, 6
 TEXT_WIDTH, TEXT_LAYERS, TEXT_HEADS, TEXT_LENGTH = 128, 2, 4, 80
 BATCH = 64
@@ -82,9 +82,10 @@ def build_tower(vocabulary: int, end: int) -> CLIPModel:
             "pad_token_id": UNK_ID,
         },
         projection_dim=TEXT_WIDTH,
-        attn_implementation="eager",
     )
-    return CLIPModel(config)
+    model = CLIPModel(config)
+    model.set_attn_implementation("eager")  # on 65 patches on a CPU the fastest
+    return model
 
 
 def image_processor() -> CLIPImageProcessorPil:
@@ -117,7 +118,6 @@ class TowerLearner:
     def __init__(self, clip: CLIPModel, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
         self.learned, self.tokenizer, self.seed = _Learned(clip), tokenizer, seed
         self.processor = image_processor()
-        self._see = torch.compile(self._features, dynamic=False)
         listed = [phrase for phrases in PHRASES.values() for phrase in phrases]
         self._phrase_ids, self._rows, start = self._encode(listed), {}, 0
         for kind, phrases in PHRASES.items():
@@ -138,7 +138,7 @@ class TowerLearner:
         scenes = [generate(self.seed, step * BATCH + i, "train") for i in range(BATCH)]
         rng = Random(f"mini/{self.seed}/{step}")
         captions = [rng.choice((english, russian)).caption(scene) for scene in scenes]
-        patches, pictures = self._see(self.pixels(scenes))
+        patches, pictures = torch.compile(self._features, dynamic=False)(self.pixels(scenes))
         parts = [(row, part) for row, scene in enumerate(scenes) for part in parts_of(scene)]
         losses = [cross_entropy(*told) for told in self._tell_apart(patches, parts).values()]
         logits = self.clip.logit_scale.exp() * pictures @ self.texts(captions).T
@@ -222,6 +222,28 @@ class TowerLearner:
         return told
 
 
+@torch.no_grad()
+def rescale_features(clip: CLIPModel, pixels: torch.Tensor) -> None:
+    """Give the patch features that LLaVA takes a root mean square of 1.
+
+    Nothing else keeps the residual stream from growing, to 41 here, and a projector that starts
+    from torch's weights would drown the words of a prompt. All that writes into the stream is
+    divided by the same number; what reads from it does so behind a layer norm, and stays as it was.
+
+    Args:
+        clip: changed in place.
+        pixels: pictures that the size is measured on.
+    """
+    vision = clip.vision_model
+    size = vision(pixels, output_hidden_states=True).hidden_states[-2][:, 1:].pow(2).mean().sqrt()
+    writers = [vision.pre_layrnorm]
+    for layer in vision.encoder.layers:
+        writers += [layer.self_attn.out_proj, layer.mlp.fc2]
+    for writer in writers:
+        writer.weight /= size
+        writer.bias /= size
+
+
 def parts_of(scene: Scene) -> Iterator[Part]:
     """List the objects and the letters of a scene."""
     for thing in scene.objects:
@@ -239,34 +261,11 @@ def parts_of(scene: Scene) -> Iterator[Part]:
             yield Part(shares(extent), {"letter": letter})
 
 
-def letters_of(word: PrintedWord) -> Iterator[tuple[str, Extent]]:
-    """Locate the letters of a printed word."""
-    side = drawing.IMAGE_SIZE * drawing.SUPERSAMPLING
-    lettering = font(drawing.FONT_SIZE * drawing.SUPERSAMPLING)
-    left, top, _, bottom = drawing.word_extent(word)
-    start = left - ink(lettering, word.text)[0] / side
-    for i, letter in enumerate(word.text):
-        edges = [start + lettering.getlength(word.text[: i + more]) / side for more in (0, 1)]
-        yield letter, (edges[0], top, edges[1], bottom)
-
-
-def shares(extent: Extent) -> np.ndarray:
-    """Return the share of a box that lies in each patch, [patches], float32."""
-    left, top, right, bottom = (edge * GRID for edge in extent)
-    first = np.arange(GRID)
-    across = np.clip(np.minimum(first + 1, right) - np.maximum(first, left), 0, None)
-    down = np.clip(np.minimum(first + 1, bottom) - np.maximum(first, top), 0, None)
-    area = np.outer(down, across).ravel()
-    return (area / area.sum()).astype(np.float32)
-
-
 def ends_texts(tokenizer: PreTrainedTokenizerFast) -> int:
-    """Let a tokenizer end texts as CLIP's does; return the id of the token that it ends them with."""
-    from tokenizers.processors import TemplateProcessing
-
-    end = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
+    """Let a tokenizer end texts as CLIP's does; return the id of the token that it does it with."""
+    end: Any = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single=f"<s> $A {END_OF_TEXT}",
         special_tokens=[("<s>", BOS_ID), (END_OF_TEXT, end)],
     )
-    return int(end)
+    return end

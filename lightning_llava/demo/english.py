@@ -96,6 +96,11 @@ def describe(thing: SceneObject) -> str:
     return f"{thing.size} {thing.kind.colour} {thing.kind.shape}"
 
 
+def place(cell: int) -> str:
+    """Name a cell of the grid."""
+    return PLACES[cell]
+
+
 def printed(word: str) -> str:
     """Name a printed word as a part of the picture."""
     return f'the word "{word}"'

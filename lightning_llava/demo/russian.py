@@ -160,6 +160,11 @@ def describe(thing: SceneObject) -> str:
     return f"{SIZES[thing.size][NOUNS[thing.kind.shape].gender]} {name(thing.kind)}"
 
 
+def place(cell: int) -> str:
+    """Name a cell of the grid."""
+    return PLACES[cell]
+
+
 def printed(word: str) -> str:
     """Name a printed word as a part of the picture."""
     return f"слово «{word}»"

@@ -46,6 +46,10 @@ class Wording(Protocol):
         """Name an object by size, colour and shape, in lower case and without an article."""
         ...
 
+    def place(self, cell: int) -> str:
+        """Name a cell of the grid."""
+        ...
+
     def printed(self, word: str) -> str:
         """Name a printed word as a part of the picture, in lower case."""
         ...

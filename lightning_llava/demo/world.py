@@ -5,9 +5,8 @@ Latin or Cyrillic letters. About each there is a caption, short questions (yes o
 place), the word to read, regions to name and to find, and a dialogue, in English and in Russian;
 some records do without a picture. No validation picture shows what a training picture shows, and
 some combinations of colour and shape, and some words, occur in validation only. The question files
-of POPE, VQAv2, GQA and OCR are about the validation pictures. A tokenizer trained on the training
-text, a tiny CLIP-like tower and two tiny language models, all in Hugging Face folders, stand in for
-the hub.
+of POPE, VQAv2, GQA and OCR are about the validation pictures. A mini CLIP and two mini language
+models, trained on this world alone, stand in for the hub.
 """
 
 import json
@@ -25,10 +24,9 @@ from rich import get_console
 from rich.progress import track
 
 from lightning_llava.data.preparation import Preparation
-from lightning_llava.data.schema import Sample
 from lightning_llava.data.shards import write_shards
 from lightning_llava.demo import exam, pope, published, records
-from lightning_llava.demo.backbones import write_backbones
+from lightning_llava.demo.backbones import PRETRAINED, write_backbones
 from lightning_llava.demo.drawing import encode
 from lightning_llava.demo.published import LANGUAGES
 from lightning_llava.demo.questions import Question
@@ -87,14 +85,14 @@ class DemoWorld(Preparation):
         validation = [generate(self.seed, i, "validation") for i in range(self.validation_scenes)]
         pictures = [encode(scene) for scene in _shown([*train, *validation], "pictures")]
         train_pictures, validation_pictures = pictures[: len(train)], pictures[len(train) :]
-        texts = self._write_records(folder, "train", train, train_pictures)
+        self._write_records(folder, "train", train, train_pictures)
         self._write_records(folder, "validation", validation, validation_pictures)
         with_words = list(islice(self._scenes_with_words(), self.validation_scenes))
         (folder / "images").mkdir()
         for scene in dict.fromkeys([*validation, *with_words]):
             (folder / "images" / scene.image_name).write_bytes(encode(scene))
         self._write_questions(folder, train, validation, with_words)
-        write_backbones(folder, texts, self.seed)
+        write_backbones(folder)
 
     def _scenes_with_words(self) -> Iterator[Scene]:
         drawn = (generate(self.seed, i, "validation") for i in count())
@@ -126,16 +124,14 @@ class DemoWorld(Preparation):
 
     def _write_records(
         self, folder: Path, split: Split, scenes: list[Scene], pictures: list[bytes]
-    ) -> Iterable[str]:
-        """Write a split's shards, one set per kind and language; return their different texts."""
-        texts: dict[str, None] = {}
+    ) -> None:
+        """Write a split's shards, one set per kind and language."""
         jobs: list[tuple[records.RecordKind, Wording]] = [
             (kind, wording) for kind in records.BUILDERS for wording in LANGUAGES
         ]
         for kind, wording in _shown(jobs, f"{split} records"):
             made = records.samples(kind, wording, scenes, pictures, self.seed)
-            write_shards(_noting(made, texts), folder / split, f"{kind}-{wording.CODE}")
-        return texts
+            write_shards(made, folder / split, f"{kind}-{wording.CODE}")
 
 
 def _shown(work: Sequence[T], what: str) -> Iterable[T]:
@@ -144,19 +140,13 @@ def _shown(work: Sequence[T], what: str) -> Iterable[T]:
     return track(work, f"Demo world: {what}", transient=True, disable=hidden)
 
 
-def _noting(samples: Iterable[Sample], texts: dict[str, None]) -> Iterator[Sample]:
-    """Pass samples on and remember, in order, which texts they hold."""
-    for sample in samples:
-        texts.update(dict.fromkeys(turn.text for turn in sample.turns))
-        yield sample
-
-
 def _code_hash() -> str:
     """Hash the files that decide what the world looks like."""
     package = Path(__file__).parents[1]
     sources = [
         *(package / "demo").glob("*.py"),
         *(package / "demo" / "fonts").glob("*.ttf"),
+        *PRETRAINED.rglob("*.*"),
         *(package / "text" / "templates").glob("*.yaml"),
         *(package / part for part in ("data/schema.py", "data/shards.py", "text/template.py")),
     ]

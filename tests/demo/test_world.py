@@ -40,7 +40,7 @@ def stamps(folder):
 
 def is_whole(folder):
     return {path.name for path in Path(folder).iterdir()} == {
-        *("images", "mini_clip", "mini_llama", "mini_mistral", "train", "validation"),
+        *("images", "mini_clip", "mini_vicuna", "mini_saiga", "train", "validation"),
         *("gqa", "ocr", "pope", "russian.tsv", "vqav2", "world.json"),
     }
 
@@ -88,7 +88,7 @@ def test_shards_give_back_what_was_said(folder, world, split):
     number = {"train": world.train_scenes, "validation": world.validation_scenes}[split]
     scenes = [generate(world.seed, i, split) for i in range(number)]
     pictures = [encode(scene) for scene in scenes]
-    spec = LanguageSpec(name=str(folder / "mini_mistral"), template="mistral_instruct")
+    spec = LanguageSpec(name=str(folder / "mini_saiga"), template="mistral_instruct")
     encoder = ConversationEncoder(spec, image_tokens=64)
     sources = {
         f"{kind}-{language}": SourceSpec(shards=f"{folder}/{split}/{kind}-{language}-*.tar")

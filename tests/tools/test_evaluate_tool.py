@@ -215,7 +215,7 @@ def test_a_subset_is_the_same_one_whoever_asks(run, published_models, tmp_path):
         ("blip2", ["--answerer", "llm"], "--prompt: auto cannot be used for"),
         ("blip2", ["--prompt", "Yes?"], "--prompt: 'Yes?' has no {question} in it"),
         ("mini_clip", [], "is of the type 'clip_vision_model', which neither answers"),
-        ("mini_mistral", [], "--answerer llm: question 1 of pope is about a picture"),
+        ("mini_saiga", [], "--answerer llm: question 1 of pope is about a picture"),
     ],
 )
 def test_refusals(run, published_models, demo_world, model, more, said, tmp_path):
@@ -223,7 +223,7 @@ def test_refusals(run, published_models, demo_world, model, more, said, tmp_path
         model = published_models(model)
     elif model.startswith("mini"):
         model = demo_world / model
-        more = ["--prompt", "mistral_instruct"] if model.name == "mini_mistral" else more
+        more = ["--prompt", "mistral_instruct"] if model.name == "mini_saiga" else more
     err = run(model, tmp_path, *more, code=2)
     assert err.startswith("error: ")
     assert said in err

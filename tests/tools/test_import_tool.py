@@ -33,11 +33,11 @@ def source(demo_world, tmp_path):
     folder = tmp_path / "source"
     folder.mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        (folder / name).symlink_to(demo_world / "mini_mistral" / name)
-    config = json.loads((demo_world / "mini_mistral/config.json").read_text())
+        (folder / name).symlink_to(demo_world / "mini_saiga" / name)
+    config = json.loads((demo_world / "mini_saiga/config.json").read_text())
     more = {"model_type": "llava_mistral", "mm_vision_tower": str(demo_world / "mini_clip")}
     layouts.write_json(folder / "config.json", config | layouts.MM_FIELDS | more)
-    weights = load_file(demo_world / "mini_mistral/model.safetensors")
+    weights = load_file(demo_world / "mini_saiga/model.safetensors")
     torch.manual_seed(0)
     width = config["hidden_size"]
     for layer, inputs in ((0, 128), (2, width)):
@@ -106,8 +106,8 @@ def test_the_printed_lines_train_validate_and_measure(tool, source, demo_world, 
 
 
 def test_the_printed_line_for_an_llm_alone(tool, demo_world, tmp_path, capsys):
-    language = AutoModelForCausalLM.from_pretrained(demo_world / "mini_mistral")
-    layouts.save_adapter(language, tmp_path / "lora", demo_world / "mini_mistral", ["q_proj"], True)
+    language = AutoModelForCausalLM.from_pretrained(demo_world / "mini_saiga")
+    layouts.save_adapter(language, tmp_path / "lora", demo_world / "mini_saiga", ["q_proj"], True)
     output = tmp_path / "out"
     given = ["--source", tmp_path / "lora", "--output", output, "--template", "saiga_mistral"]
     assert tool.main([str(word) for word in given]) == 0

@@ -53,7 +53,7 @@ def test_it_marks_the_configured_policy_and_adds_up(memory, demo_world, capsys):
     code = memory(
         *(word for name in files for word in ("-c", f"configs/{name}.yaml")),
         *("--model.vision.name", demo_world / "mini_clip"),
-        *("--model.language.name", demo_world / "mini_mistral"),
+        *("--model.language.name", demo_world / "mini_saiga"),
     )
     assert code == 0
     rows = re.findall(ROWS, capsys.readouterr().out)

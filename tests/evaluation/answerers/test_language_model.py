@@ -21,7 +21,7 @@ QUIET = Console(quiet=True)
 
 @pytest.fixture
 def model(demo_world):
-    folder = str(demo_world / "mini_mistral")
+    folder = str(demo_world / "mini_saiga")
     return LanguageModel(folder, CPU, max_new_tokens=6, template="mistral_instruct")
 
 
@@ -38,7 +38,7 @@ def test_a_question(model, demo_world):
     asked = Question("mine", "all", "1", "What is red?", None, None, "en", "gqa")
     prompt = "<s>[INST] What is red?\nAnswer the question using a single word or phrase. [/INST]"
     assert model.prompt(asked) == prompt
-    expected = alone(demo_world / "mini_mistral", prompt)
+    expected = alone(demo_world / "mini_saiga", prompt)
     assert model.answer(None, [asked, asked]) == [expected, expected]
     assert expected
 
@@ -48,7 +48,7 @@ def test_two_turns_for_the_judge(model, demo_world, tmp_path):
     records = [{"question_id": 81, "category": "writing", "turns": ["What is red?", "Why?"]}]
     file.write_text("".join(json.dumps(record) + "\n" for record in records))
     specs = {"mt": BenchmarkSpec(kind="mt_bench", files={"all": str(file)})}
-    questions, folder = load_benchmarks(specs, True, 0), demo_world / "mini_mistral"
+    questions, folder = load_benchmarks(specs, True, 0), demo_world / "mini_saiga"
     outcome = evaluate(questions, model, tmp_path / "out", {}, QUIET)
     assert (outcome.asked, outcome.kept) == (2, 0)
     first = alone(folder, "<s>[INST] What is red? [/INST]")
@@ -67,4 +67,4 @@ def test_two_turns_for_the_judge(model, demo_world, tmp_path):
 
 def test_a_template_that_does_not_fit_is_named_as_it_was_given(demo_world):
     with pytest.raises(SettingError, match=r"^--prompt: no template 'nonsense'"):
-        LanguageModel(str(demo_world / "mini_mistral"), CPU, template="nonsense")
+        LanguageModel(str(demo_world / "mini_saiga"), CPU, template="nonsense")

@@ -14,7 +14,7 @@ def llm(tmp_path_factory):
     """A random language model whose tokenizer has a chat template."""
     folder = tmp_path_factory.mktemp("llm")
     write_backbones(folder, ["Translate the text into Russian: собака, кошка, dog, cat"], seed=0)
-    return folder / "mini_mistral"
+    return folder / "mini_saiga"
 
 
 @pytest.fixture
