@@ -48,6 +48,8 @@ def shards(demo_world, tmp_path_factory):
     samples = []
     for number, indexed in enumerate(index):
         sample = read_sample(storage, indexed)
+        if not sample.images and number % 5:
+            continue  # a few do: the first packs shall have pictures
         images = [cropped(image, number, folder) for image in sample.images]
         samples.append(replace(sample, images=images, id=str(number)))
     write_shards(samples, folder, "crops")
@@ -66,7 +68,8 @@ def fit(world, shards, root, *more):
         *("--data.benchmarks", json.dumps({"pope": benchmark})),
         *("--data.pack_tokens", 700, "--data.num_workers", 0, "--data.sample_log", "true"),
         *("--model.generation.max_new_tokens", 4, "--checkpoint.every_n_train_steps", 2),
-        *("--trainer.accumulate_grad_batches", 1, "--trainer.log_every_n_steps", 1),
+        *("--trainer.accumulate_grad_batches", 1),
+        *("--trainer.log_every_n_steps", 1),
         *("--trainer.default_root_dir", root, "--progress.refresh_rate", 0),
         *more,
     )

@@ -74,7 +74,7 @@ def test_the_moments_take_the_bytes_that_the_memory_estimate_says(elements, kind
 def test_scaled_losses_leave_loss_and_gradients_true_to_size(demo_world, tmp_path, monkeypatch):
     """As on a GPU without bf16, where torch's fused AdamW would unscale only in its step."""
     monkeypatch.setattr(optim, "_on_gpu", lambda model: True)
-    scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
     found = []
     for settings in ({}, {"plugins": [MixedPrecision("16-mixed", "cpu", scaler)]}):
         trainer = make_trainer(tmp_path, max_steps=1, **settings)

@@ -59,7 +59,7 @@ def test_the_same_seed_gives_the_same_bytes(first, tmp_path):
     tiny(tmp_path / "again").prepare()
     assert contents(tmp_path / "again") == first
     assert {Path(name).suffix for name in first} == {
-        *(".tar", ".json", ".jsonl", ".tsv", ".png", ".safetensors")
+        *(".tar", ".json", ".jsonl", ".tsv", ".png", ".safetensors", ".md")
     }
 
 
@@ -67,12 +67,13 @@ def test_another_seed_gives_another_world(first, tmp_path):
     tiny(tmp_path / "other", seed=1).prepare()
     other = contents(tmp_path / "other")
     changed = {name for name in first if other.get(name) != first[name]}
-    # All that is drawn differs; configurations are settings, not chance.
-    drawn = {name for name in first if name.endswith((".png", ".safetensors"))}
+    # All that is drawn differs; the backbones are those that ship.
+    drawn = {name for name in first if name.endswith(".png")}
     drawn |= {name for name in first if name.startswith(("pope/", "train/captions"))}
     assert drawn <= changed
     pictures = {name for name in first if name.startswith("images/")}
-    assert len(drawn) == len(pictures) + 3 + 6 + 2
+    assert len(drawn) == len(pictures) + 6 + 2
+    assert not [name for name in changed if name.startswith("mini_")]
 
 
 def test_preparation_leaves_randomness_alone(tmp_path):

@@ -96,7 +96,7 @@ def test_any_model(run, published_models, short_run, kind, tmp_path):
     assert "asked 112 prompts, 0 had answers" in out
     rows = read_ledger(tmp_path / "ledger.jsonl")
     assert len(rows) == 4 * 38
-    assert len({row.raw_answer for row in rows}) > 3
+    assert len({row.raw_answer for row in rows}) > 2
     assert report(tmp_path)["counts"]["pope"] == dict.fromkeys(
         ("random", "popular", "adversarial"), 38
     )
@@ -214,7 +214,7 @@ def test_a_subset_is_the_same_one_whoever_asks(run, published_models, tmp_path):
         ("gone.jsonl", ["--answerer", "file"], "--model: the file 'gone.jsonl' does not exist"),
         ("blip2", ["--answerer", "llm"], "--prompt: auto cannot be used for"),
         ("blip2", ["--prompt", "Yes?"], "--prompt: 'Yes?' has no {question} in it"),
-        ("mini_clip", [], "is of the type 'clip_vision_model', which neither answers"),
+        ("mini_clip", [], "is of the type 'clip', which neither answers"),
         ("mini_saiga", [], "--answerer llm: question 1 of pope is about a picture"),
     ],
 )

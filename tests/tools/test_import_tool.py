@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, CLIPVisionConfig
 
 import layouts
 from lightning_llava.evaluation.command import run as evaluate
@@ -40,7 +40,8 @@ def source(demo_world, tmp_path):
     weights = load_file(demo_world / "mini_saiga/model.safetensors")
     torch.manual_seed(0)
     width = config["hidden_size"]
-    for layer, inputs in ((0, 128), (2, width)):
+    seen = CLIPVisionConfig.from_pretrained(demo_world / "mini_clip").hidden_size
+    for layer, inputs in ((0, seen), (2, width)):
         weights[f"model.mm_projector.{layer}.weight"] = torch.randn(width, inputs) / inputs**0.5
         weights[f"model.mm_projector.{layer}.bias"] = torch.zeros(width)
     torch.save(weights, folder / "pytorch_model.bin")

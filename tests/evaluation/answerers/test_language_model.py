@@ -35,8 +35,9 @@ def alone(folder, prompt):
 
 
 def test_a_question(model, demo_world):
-    asked = Question("mine", "all", "1", "What is red?", None, None, "en", "gqa")
-    prompt = "<s>[INST] What is red?\nAnswer the question using a single word or phrase. [/INST]"
+    text = "How many objects are in the image?"
+    asked = Question("mine", "all", "1", text, None, None, "en", "gqa")
+    prompt = f"<s>[INST] {text}\nAnswer the question using a single word or phrase. [/INST]"
     assert model.prompt(asked) == prompt
     expected = alone(demo_world / "mini_saiga", prompt)
     assert model.answer(None, [asked, asked]) == [expected, expected]

@@ -11,9 +11,9 @@ TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}as
 
 @pytest.fixture(scope="module")
 def llm(tmp_path_factory):
-    """A random language model whose tokenizer has a chat template."""
+    """A language model that gets a chat template."""
     folder = tmp_path_factory.mktemp("llm")
-    write_backbones(folder, ["Translate the text into Russian: собака, кошка, dog, cat"], seed=0)
+    write_backbones(folder)
     return folder / "mini_saiga"
 
 

@@ -188,7 +188,9 @@ def test_a_run_s_checkpoint_goes_out_by_the_tool_and_comes_back(short_run, tmp_p
     assert (tmp_path / "out/README.md").is_file()
     take_over(tmp_path / "out", tmp_path / "back", template=None)
     found, expected = (own_logits(path) for path in (tmp_path / "back/weights.ckpt", checkpoint))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    # Merging rounds the weights anew, of which trained, sharp attention makes more than random.
+    atol = 3e-5 * float(expected.abs().max())
+    torch.testing.assert_close(found, expected, atol=atol, rtol=0)
 
 
 @pytest.mark.parametrize("form", ["hf", "adapter", "llava"])
@@ -211,5 +213,5 @@ def own_logits(checkpoint):
     model = build_trained(trained, ConversationEncoder(trained.language, geometry.image_tokens))
     one = row("a", 14, 1, 5, seed=3)
     drawn = torch.Generator().manual_seed(0)
-    one.pixels[:] = [torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=drawn)]
+    one.pixels[:] = [torch.randint(0, 256, (3, 128, 128), dtype=torch.uint8, generator=drawn)]
     return model.eval().logits(collate_padded([one], geometry.image_tokens, geometry.image_size))
