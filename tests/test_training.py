@@ -11,6 +11,7 @@ import torch
 from lightning import Callback
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lightning_llava.batch import Batch
 from lightning_llava.callbacks import Checkpoint
@@ -21,6 +22,7 @@ from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.ledger import read_ledger, write_ledger
 from lightning_llava.specs import (
     BenchmarkSpec,
+    LanguageSpec,
     LearningRates,
     LoraSpec,
     OptimizerSpec,
@@ -49,8 +51,18 @@ def first_words(world, number):
     return chosen[:number]
 
 
+def random_decoder(world, folder):
+    """The mini decoder with random weights: a trained one is hard to talk out of what it knows."""
+    config = AutoConfig.from_pretrained(world / "mini_saiga", initializer_range=0.1)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(world / "mini_saiga").save_pretrained(folder)
+    return LanguageSpec(name=str(folder), template="mistral_instruct", max_length=512)
+
+
 def test_16_samples_are_learnt_by_heart_and_by_picture(demo_world, clip, tmp_path):
     samples = first_words(demo_world, 16)
+    decoder = random_decoder(demo_world, tmp_path / "decoder")
     answers = [sample.turns[-1].text for sample in samples]
     assert len(samples) == 16
     assert len(set(answers)) > 10
@@ -59,11 +71,14 @@ def test_16_samples_are_learnt_by_heart_and_by_picture(demo_world, clip, tmp_pat
     module = make_module(
         demo_world,
         vision=tower,
+        language=decoder,
         lora=LoraSpec(r=32, alpha=64, dropout=0.0),
         learning_rate=LearningRates(projector=4e-3, lora=4e-3),
         optimizer=OptimizerSpec(schedule="linear", warmup_ratio=0.1),
     )
-    data = make_data(demo_world, tmp_path / "*.tar", vision=tower, pack_tokens=2048)
+    data = make_data(
+        demo_world, tmp_path / "*.tar", vision=tower, language=decoder, pack_tokens=2048
+    )
     torch.manual_seed(0)
     make_trainer(tmp_path, max_steps=110).fit(module, data)
 
