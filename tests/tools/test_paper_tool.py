@@ -56,7 +56,7 @@ def settings(stage, model, *flags, **options):
 )
 def test_both_stages_in_effect(checkout, model, template, languages):
     align, lora = settings("align", model), settings("lora", model, steps=7)
-    assert align["data"]["prompt"] == "plain"
+    assert align["data"]["prompt"] == "chat"
     assert align["model"]["lora"] is None
     assert align["model"]["learning_rate"]["lora"] is None
     assert align["model"]["init_from"] is None
