@@ -236,8 +236,9 @@ def rescale_features(clip: CLIPModel, pixels: torch.Tensor) -> None:
     """
     vision = clip.vision_model
     size = vision(pixels, output_hidden_states=True).hidden_states[-2][:, 1:].pow(2).mean().sqrt()
-    writers = [vision.pre_layrnorm]
-    for layer in vision.encoder.layers:
+    writers: list[Any] = [vision.pre_layrnorm]
+    layers: Any = vision.encoder.layers
+    for layer in layers:
         writers += [layer.self_attn.out_proj, layer.mlp.fc2]
     for writer in writers:
         writer.weight /= size
