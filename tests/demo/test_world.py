@@ -294,6 +294,6 @@ def test_two_processes_at_once_make_one_world_without_torchvision(first, tmp_pat
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "(3, 64, 64)\n"
+    assert done.stdout == "(3, 128, 128)\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
     assert all(contents(folder) == first for folder in tmp_path.iterdir())
