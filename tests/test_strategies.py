@@ -20,9 +20,8 @@ from lightning_llava.strategies import (
 from runs import command_line, make_trainer
 from sharded_run import CASES, take_steps
 
-
 ROUNDING = 5e-4
-"""Of fp32 sums in another order, after four steps: the trained decoders' sharp attention makes up to
+"""Of fp32 sums in another order, after four steps: trained decoders' sharp attention makes up to
 3e-4 of it, where random weights make 2e-5."""
 
 
