@@ -1,5 +1,6 @@
 """Runs on the embedded world: module, data and trainer with few words."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -21,6 +22,15 @@ from lightning_llava.specs import (
     SourceSpec,
     VisionSpec,
 )
+
+
+def lay_out_checkout(world: Path, folder: Path) -> None:
+    """Copy the configs and a small world into a folder, as a user's checkout has them."""
+    shutil.copytree(Path(__file__).parents[1] / "configs", folder / "configs")
+    demo, scenes = folder / "configs/demo.yaml", "train_scenes: 40, validation_scenes: 8"
+    settings = demo.read_text().replace("{folder: data/demo}", f"{{folder: data/demo, {scenes}}}")
+    demo.write_text(settings)
+    shutil.copytree(world, folder / "data/demo")
 
 
 def language(world: Path, name: str = "mini_saiga", **settings: Any) -> LanguageSpec:

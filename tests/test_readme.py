@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from photographs import write_photographs
-from runs import command_line
+from runs import command_line, lay_out_checkout
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
@@ -29,11 +29,7 @@ def test_the_first_two_commands_are_those_that_ci_runs():
 def checkout(tmp_path, monkeypatch, demo_world):
     """A folder with the configs, and mini data in the places that they name."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(ROOT / "configs", "configs")
-    demo, scenes = Path("configs/demo.yaml"), "train_scenes: 40, validation_scenes: 8"
-    settings = demo.read_text().replace("{folder: data/demo}", f"{{folder: data/demo, {scenes}}}")
-    demo.write_text(settings)
-    shutil.copytree(demo_world, "data/demo")
+    lay_out_checkout(demo_world, tmp_path)
     for name, kind in [("lcs558k", "captions"), ("mix665k", "vqa")]:
         folder = Path("data/shards") / name
         folder.mkdir(parents=True)

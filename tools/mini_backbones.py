@@ -28,7 +28,7 @@ from lightning_llava.demo.tokens import train_tokenizer
 from lightning_llava.demo.world import LANGUAGES
 
 TOKENIZER_SCENES = 2000
-MEASURED_ON = [generate(1, index, "train") for index in range(64)]
+MEASURED_ON = 64
 """Scenes on which the size of the tower's features is measured."""
 STEPS = {"clip": 2400, "vicuna": 1500, "saiga": 2000}
 DECODERS = {
@@ -106,7 +106,8 @@ def _save(learner: TextLearner | TowerLearner, folder: Path, card: Card) -> None
         built = Path(scratch) / "built"
         if isinstance(learner, TowerLearner):
             clip = learner.clip.cpu()
-            rescale_features(clip, learner.pixels(MEASURED_ON))
+            scenes = [generate(1, index, "train") for index in range(MEASURED_ON)]
+            rescale_features(clip, learner.pixels(scenes))
             clip.save_pretrained(built)
             image_processor().save_pretrained(built)
             learner.tokenizer.save_pretrained(built)

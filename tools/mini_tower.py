@@ -6,8 +6,9 @@ patches of the last layer but one, which is the one that LLaVA takes its feature
 thousand pictures are too few to learn from captions alone what each patch shows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from random import Random
 from typing import Any
 
@@ -128,6 +129,10 @@ class TowerLearner:
         """Everything that learns."""
         return self.learned
 
+    @cached_property
+    def _compiled(self) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+        return torch.compile(self._features, dynamic=False)
+
     @property
     def clip(self) -> CLIPModel:
         """The model, without what only training needs."""
@@ -138,7 +143,7 @@ class TowerLearner:
         scenes = [generate(self.seed, step * BATCH + i, "train") for i in range(BATCH)]
         rng = Random(f"mini/{self.seed}/{step}")
         captions = [rng.choice((english, russian)).caption(scene) for scene in scenes]
-        patches, pictures = torch.compile(self._features, dynamic=False)(self.pixels(scenes))
+        patches, pictures = self._compiled(self.pixels(scenes))
         parts = [(row, part) for row, scene in enumerate(scenes) for part in parts_of(scene)]
         losses = [cross_entropy(*told) for told in self._tell_apart(patches, parts).values()]
         logits = self.clip.logit_scale.exp() * pictures @ self.texts(captions).T

@@ -1,7 +1,6 @@
 """The paper in miniature: what it runs, and that it runs it once."""
 
 import json
-import shutil
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from rich.console import Console
 
 from lightning_llava.errors import SettingError
 from parsing import parse
+from runs import lay_out_checkout
 
 ROOT = Path(__file__).parents[2]
 QUIET = Console(quiet=True)
@@ -27,11 +27,7 @@ def tools(monkeypatch):
 def checkout(tmp_path, monkeypatch, demo_world):
     """A folder with the configs and a small world, to run in."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(ROOT / "configs", "configs")
-    demo, scenes = Path("configs/demo.yaml"), "train_scenes: 40, validation_scenes: 8"
-    settings = demo.read_text().replace("{folder: data/demo}", f"{{folder: data/demo, {scenes}}}")
-    demo.write_text(settings)
-    shutil.copytree(demo_world, "data/demo")
+    lay_out_checkout(demo_world, tmp_path)
     return tmp_path
 
 
