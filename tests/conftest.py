@@ -79,6 +79,8 @@ def short_run(demo_world, tmp_path_factory):
     """The run folder of two steps, with a checkpoint of each; only to be read."""
     root = tmp_path_factory.mktemp("short_run")
     more = ["--trainer.max_steps=2", "--checkpoint.every_n_train_steps=1", "--data.num_workers=0"]
+    decoder = runs.random_decoder(demo_world, root / "decoder", spread=0.05)
+    more.append(f"--model.language.name={decoder.name}")
     runs.command_line(*long_run.command(demo_world, root)[3:], *more)
     return root / "version_0"
 

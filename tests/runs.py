@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 import torch
 from lightning import Callback, Trainer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lightning_llava.batch import Batch
 from lightning_llava.cli import main
@@ -36,6 +37,19 @@ def lay_out_checkout(world: Path, folder: Path) -> None:
 def language(world: Path, name: str = "mini_saiga", **settings: Any) -> LanguageSpec:
     settings = {"template": "mistral_instruct", "max_length": 512} | settings
     return LanguageSpec(name=str(world / name), **settings)
+
+
+def random_decoder(world: Path, folder: Path, spread: float = 0.1) -> LanguageSpec:
+    """The mini decoder with random weights.
+
+    A trained one is hard to talk out of what it knows, and its sharp attention makes ten times more
+    of a rounding.
+    """
+    config = AutoConfig.from_pretrained(world / "mini_saiga", initializer_range=spread)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(world / "mini_saiga").save_pretrained(folder)
+    return LanguageSpec(name=str(folder), template="mistral_instruct", max_length=512)
 
 
 def make_module(world: Path, **settings: Any) -> LlavaModule:

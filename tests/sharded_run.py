@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from lightning_llava.callbacks import Checkpoint
 from lightning_llava.specs import (
     BenchmarkSpec,
+    LanguageSpec,
     LearningRates,
     LoraSpec,
     OptimizerSpec,
@@ -22,6 +23,7 @@ from lightning_llava.specs import (
 from runs import Losses, language, make_data, make_module, make_trainer
 
 STEPS, MICRO_BATCHES = 4, 4
+DECODER = "decoder"
 LORA = {"lora": LoraSpec(r=8, alpha=16, dropout=0.05)}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # Settings of the module, settings of the trainer.
@@ -44,12 +46,18 @@ SHARDED = {"strategy": "fsdp2", "devices": 2, "plugins": [LightningEnvironment()
 def take_steps(
     world: Path, folder: Path, case: str, resume: Path | None = None, **settings: Any
 ) -> None:
-    """Train, save every second step, validate at the end; leave losses, answers and sizes."""
+    """Train, save every second step, validate at the end; leave losses, answers and sizes.
+
+    The decoder lies beside the folder, as `random_decoder` writes it.
+    """
     ranks, losses = settings.get("devices", 1), Losses()
     module_settings, trainer_settings = CASES[case]
     vision = VisionSpec(name=str(world / "mini_clip"), any_resolution=case == "tiles")
-    # Its own format: in a foreign one a trained decoder loses, and rounds, ten times as much.
-    decoder = language(world, template="saiga_mistral")
+    decoder = LanguageSpec(
+        str(folder.parent / DECODER), template="mistral_instruct", max_length=512
+    )
+    if "bf16" in case:  # a trained one: what a random one answers is up to a rounding
+        decoder = language(world, template="saiga_mistral")
     trainer = make_trainer(
         folder,
         max_steps=STEPS,

@@ -12,7 +12,7 @@ from lightning_llava.models import quantization
 from lightning_llava.models.activation_memory import moment_bytes
 from lightning_llava.optim import StepSums, build_optimizer, build_schedule
 from lightning_llava.specs import LearningRates, LoraSpec, OptimizerSpec
-from runs import make_data, make_module, make_trainer
+from runs import make_data, make_module, make_trainer, random_decoder
 from tiny import build
 
 
@@ -74,12 +74,13 @@ def test_the_moments_take_the_bytes_that_the_memory_estimate_says(elements, kind
 def test_scaled_losses_leave_loss_and_gradients_true_to_size(demo_world, tmp_path, monkeypatch):
     """As on a GPU without bf16, where torch's fused AdamW would unscale only in its step."""
     monkeypatch.setattr(optim, "_on_gpu", lambda model: True)
-    scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
-    found = []
+    scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+    found, decoder = [], random_decoder(demo_world, tmp_path / "decoder")
     for settings in ({}, {"plugins": [MixedPrecision("16-mixed", "cpu", scaler)]}):
         trainer = make_trainer(tmp_path, max_steps=1, **settings)
         torch.manual_seed(0)
-        trainer.fit(make_module(demo_world), make_data(demo_world, pack_tokens=300))
+        module = make_module(demo_world, language=decoder)
+        trainer.fit(module, make_data(demo_world, language=decoder, pack_tokens=300))
         metrics = trainer.callback_metrics
         found.append([float(metrics[f"learning/{name}"]) for name in ("loss", "grad_norm")])
     assert found[1] == pytest.approx(found[0], rel=1e-2)

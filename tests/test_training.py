@@ -11,7 +11,6 @@ import torch
 from lightning import Callback
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lightning_llava.batch import Batch
 from lightning_llava.callbacks import Checkpoint
@@ -22,7 +21,6 @@ from lightning_llava.errors import SettingError
 from lightning_llava.evaluation.ledger import read_ledger, write_ledger
 from lightning_llava.specs import (
     BenchmarkSpec,
-    LanguageSpec,
     LearningRates,
     LoraSpec,
     OptimizerSpec,
@@ -31,7 +29,15 @@ from lightning_llava.specs import (
 )
 from lightning_llava.text.conversation import ConversationEncoder
 from lightning_llava.text.turns import Turn
-from runs import Losses, language, make_data, make_module, make_trainer, mean_loss
+from runs import (
+    Losses,
+    language,
+    make_data,
+    make_module,
+    make_trainer,
+    mean_loss,
+    random_decoder,
+)
 
 NO_DROPOUT = LoraSpec(r=8, alpha=16, dropout=0.0)
 MICRO_BATCHES = 4
@@ -49,15 +55,6 @@ def first_words(world, number):
             asked = "<image>\n" + question.text.replace("<image>\n", "")
             chosen.append(replace(sample, turns=[Turn("user", asked), answer]))
     return chosen[:number]
-
-
-def random_decoder(world, folder):
-    """The mini decoder with random weights: a trained one is hard to talk out of what it knows."""
-    config = AutoConfig.from_pretrained(world / "mini_saiga", initializer_range=0.1)
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(world / "mini_saiga").save_pretrained(folder)
-    return LanguageSpec(name=str(folder), template="mistral_instruct", max_length=512)
 
 
 def test_16_samples_are_learnt_by_heart_and_by_picture(demo_world, clip, tmp_path):

@@ -96,7 +96,7 @@ def test_any_model(run, published_models, short_run, kind, tmp_path):
     assert "asked 112 prompts, 0 had answers" in out
     rows = read_ledger(tmp_path / "ledger.jsonl")
     assert len(rows) == 4 * 38
-    assert len({row.raw_answer for row in rows}) > 2
+    assert len({row.raw_answer for row in rows}) > 3
     assert report(tmp_path)["counts"]["pope"] == dict.fromkeys(
         ("random", "popular", "adversarial"), 38
     )
