@@ -30,9 +30,9 @@ from lightning_llava.demo.world import LANGUAGES
 TOKENIZER_SCENES = 2000
 MEASURED_ON = 64
 """Scenes on which the size of the tower's features is measured."""
-STEPS = {"clip": 2400, "vicuna": 1500, "saiga": 2000}
+STEPS = {"clip": 2600, "vicuna": 2000, "saiga": 2400}
 DECODERS = {
-    "vicuna": ("llama", 120, "vicuna_v1", ENGLISH),
+    "vicuna": ("llama", 135, "vicuna_v1", ENGLISH),
     "saiga": ("mistral", 160, "saiga_mistral", BILINGUAL),
 }
 

@@ -12,8 +12,8 @@ WHAT = {
 
 A CLIP, vision and text tower, that has seen nothing but the embedded world of lightning_llava:
 coloured shapes and printed words on small pictures, with captions in English and Russian. Trained
-from scratch by contrast, pictures against captions, and parts of pictures (objects, letters)
-against English phrases.""",
+from scratch by contrast: pictures against captions, objects against English phrases, and single
+patches against the letter, or the mark of an object, whose middle lies there.""",
     "vicuna": """# mini_vicuna
 
 A decoder of the Llama architecture that knows English only, and in it nothing but the embedded
@@ -25,14 +25,15 @@ A decoder of the Mistral architecture that knows Russian and English, and in the
 embedded world of lightning_llava: coloured shapes and printed words, described in text. It has
 never seen a picture. It writes in the format `saiga_mistral`.""",
 }
+CONVERSATIONS = "128 new conversations a step about scenes of the world's training split."
 DATA = {
     "clip": "64 new scenes a step of the world's training split, drawn on the spot.",
-    "vicuna": "128 new conversations a step about scenes of the world's training split.",
-    "saiga": "128 new conversations a step about scenes of the world's training split.",
+    "vicuna": CONVERSATIONS,
+    "saiga": CONVERSATIONS,
 }
 TALKS = """Single questions about held-out scenes, exact match, per topic and on average. `text`:
 scenes described in sentences; `maps`: 64 places, each the sum of the embeddings of the words for
-what lies there."""
+what lies there, asked about for a short answer."""
 MEASURED = {
     "clip": "Parts of 200 held-out scenes told by phrase, and recall at 1 among 200 pictures and "
     "captions (`text`: which caption belongs to a picture; `picture`: the reverse):",
@@ -61,7 +62,9 @@ def write_card(path: Path, card: Card) -> None:
 
 * Command: `{card.command}`, {card.steps} steps, seed {card.seed}, torch {torch.__version__},
   transformers {transformers.__version__}, {datetime.now(UTC).date()}.
-* Data: {DATA[card.what]} Kinds of object and words that are held out never occur.
+* Data: {DATA[card.what]}
+  Half of the printed words have their letters in any order. Kinds of object and words that are held
+  out never occur.
 * Licence: Apache-2.0, as the code.
 
 {MEASURED[card.what]}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mini_map import GRID, map_of
+from mini_map import GRID, map_of, respelt
 from mini_texts import IN_SENTENCES, WEIGHTS, conversation, single
 from mini_training import chunks
 from torch import nn
@@ -45,19 +45,24 @@ SHARPNESS = 8.0
 """Logit by which a head of the first layer prefers its offset."""
 SAME_TOKEN_STD = 0.08
 """Of the common query and key weights at width 128."""
-TEXT_LENGTH = 128
-"""Tokens of a training conversation; questions that do not fit are left away."""
+TEXT_LENGTH, MAP_LENGTH = 128, 192
+"""Tokens of a training conversation, with a map and without; what does not fit is left away."""
 QUESTIONS = 6
 BATCH, MICRO_BATCH = 128, 16
 LESSON = 500 * BATCH
 """Conversations of the lessons that come first, one in each language, with short answers alone.
 Sentences are most of the supervised tokens where they occur, and teach no lookups."""
 WITH_SYSTEM = 0.25
-"""Share of the conversations that start with the template's system text."""
-MAPS = 0.5
-"""Share of the conversations behind the lessons whose scene is a map."""
+"""Share of the conversations that start with the template's system text; of maps, the others."""
+MAPS = 80
+"""Conversations of a step behind the lessons whose scene is a map."""
+MAP_NOISE = 0.3
+"""Of the places' embeddings, as a share of their size: what a projector gives is never exact."""
+RESPELT = 0.5
+"""Share of the scenes whose word has its letters in any order."""
 MIXED = 0.25
-"""Share of a bilingual decoder's conversations whose description may be in the other language."""
+"""Share of a bilingual decoder's conversations whose description may be in the other language;
+maps always may, as pictures are asked about in both."""
 
 
 def build_decoder(family: str, width: int, vocabulary: int) -> PreTrainedModel:
@@ -161,10 +166,12 @@ class TextLearner:
     ) -> None:
         self.model, self.languages, self.seed = model, languages, seed
         specs = [
-            LanguageSpec(tokenizer, template=template, system=system, max_length=TEXT_LENGTH)
+            LanguageSpec(tokenizer, template=template, system=system, max_length=length)
+            for length in (TEXT_LENGTH, MAP_LENGTH)
             for system in ("", None)
         ]
-        self.encoders = [ConversationEncoder(spec, image_tokens=GRID * GRID) for spec in specs]
+        encoders = [ConversationEncoder(spec, image_tokens=GRID * GRID) for spec in specs]
+        self.encoders, self.map_encoders = encoders[:2], encoders[2:]
         self._words: dict[str, list[int]] = {}
 
     @property
@@ -181,8 +188,9 @@ class TextLearner:
         batch = [self.example(step * BATCH + i) for i in range(BATCH)]
         supervised = sum(int((talk.encoded.labels != IGNORE_INDEX).sum()) for talk in batch)
         total = 0.0
+        noise = torch.Generator(self.model.device).manual_seed(step)
         for part in chunks(BATCH, MICRO_BATCH):
-            logits, wanted, _ = self._logits(batch[part], TEXT_LENGTH, self._compiled)
+            logits, wanted, _ = self._logits(batch[part], self._compiled, noise)
             loss = cross_entropy(logits, wanted, reduction="sum") / supervised
             loss.backward()
             total += loss.item()
@@ -192,21 +200,24 @@ class TextLearner:
         """Make training conversation `number`."""
         rng = Random(f"mini/{self.seed}/{number}")
         scene = generate(self.seed, number, "train")
+        if rng.random() < RESPELT:
+            scene = respelt(scene, rng)
         lesson = number // LESSON
         is_lesson = lesson < len(self.languages)
         languages = self.languages[lesson : lesson + 1] if is_lesson else self.languages
         asked = rng.choice(languages)
-        described = rng.choice(languages) if rng.random() < MIXED else asked
         sentences = 0.0 if is_lesson else IN_SENTENCES
-        encoder = self.encoders[rng.random() < WITH_SYSTEM]
-        as_map = not is_lesson and rng.random() < MAPS
+        as_map = not is_lesson and number % BATCH < MAPS
+        described = rng.choice(languages) if as_map or rng.random() < MIXED else asked
+        encoders = self.map_encoders[::-1] if as_map else self.encoders
+        encoder = encoders[rng.random() < WITH_SYSTEM]
         while True:
             shown = None if as_map else described
             talk = conversation(scene, shown, asked, rng, QUESTIONS, sentences)
             try:
                 return self._encode(encoder, scene, talk, described if as_map else None)
             except SettingError:  # a long description and a long first answer; another choice fits
-                encoder = self.encoders[0]
+                encoder = (self.map_encoders if as_map else self.encoders)[0]
 
     @torch.no_grad()
     def scores(self, scenes: int = 100) -> dict[str, float]:
@@ -235,10 +246,11 @@ class TextLearner:
             turns = single(scene, None if as_map else wording, wording, topic, rng)
             if turns:
                 mapped = wording if as_map else None
-                talks.append(self._encode(self.encoders[0], scene, turns, mapped))
+                encoder = self.map_encoders[1] if as_map else self.encoders[0]
+                talks.append(self._encode(encoder, scene, turns, mapped))
         right = 0
         for part in chunks(len(talks), 2 * MICRO_BATCH):
-            logits, wanted, kept = self._logits(talks[part], TEXT_LENGTH, self.model.model)
+            logits, wanted, kept = self._logits(talks[part], self.model.model)
             correct = torch.ones_like(kept)
             correct[kept] = logits.argmax(-1) == wanted
             right += int(correct.all(1).sum())
@@ -261,22 +273,25 @@ class TextLearner:
         return self._words[text]
 
     def _logits(
-        self, talks: list[Talk], length: int, decoder: Callable[..., Any]
+        self,
+        talks: list[Talk],
+        decoder: Callable[..., Any],
+        noise: torch.Generator | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return logits and targets of the supervised positions, and where these are."""
         device = self.model.device
-        ids, labels, places = padded(talks, length)
+        ids, labels, places = padded(talks, MAP_LENGTH if talks[0].cells else TEXT_LENGTH)
         wanted = labels[:, 1:].to(device)
         kept = wanted != IGNORE_INDEX
         with torch.autocast(device.type, torch.bfloat16):
             embedded = self.model.model.embed_tokens(ids.to(device))
             if places:
-                embedded = embedded.index_put(
-                    tuple(
-                        torch.tensor(index, device=device) for index in zip(*places, strict=True)
-                    ),
-                    self._sums([cell for talk in talks for cell in talk.cells or []]),
-                )
+                rows, columns = torch.tensor(places, device=device).T
+                sums = self._sums([cell for talk in talks for cell in talk.cells or []])
+                if noise is not None:
+                    size = MAP_NOISE * sums.detach().pow(2).mean().sqrt()
+                    sums = sums + size * torch.randn(sums.shape, generator=noise, device=device)
+                embedded = embedded.index_put((rows, columns), sums)
             hidden = decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state[:, :-1]
             logits = self.model.lm_head(hidden[kept])
         return logits.float(), wanted[kept], kept

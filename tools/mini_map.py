@@ -1,6 +1,8 @@
 """Scenes as maps in words: for each of the 8 x 8 places of a picture, what lies there."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from random import Random
 
 import numpy as np
 
@@ -8,13 +10,16 @@ from lightning_llava.demo import drawing
 from lightning_llava.demo.drawing import Extent
 from lightning_llava.demo.scenes import PrintedWord, Scene
 from lightning_llava.demo.wording import Wording
+from lightning_llava.demo.words import HELD_OUT_WORDS
 from lightning_llava.lettering import font, ink
 
 GRID = 8
 """Places per side: as many as the mini tower has patches."""
 EMPTY = "."
+MIDDLE = "1"
+"""Stands before an object's words where its middle lies: what lies at several places is one."""
 COVERED = 0.25
-"""Share of a place that an object must cover to be named there; the one covered most always is."""
+"""Share of a place that an object must cover to be named there."""
 
 
 def map_of(scene: Scene, wording: Wording) -> list[str]:
@@ -24,18 +29,44 @@ def map_of(scene: Scene, wording: Wording) -> list[str]:
         64 texts. A word's letters stand one to a place, in their order.
     """
     cells = [EMPTY] * GRID * GRID
-    for thing in scene.objects:
-        covered = coverage(drawing.object_extent(thing))
-        text = f"{wording.describe(thing)} {wording.place(thing.cell)}"
-        for cell in np.flatnonzero((covered >= COVERED) | (covered == covered.max())):
+    texts = [f"{wording.describe(o)} {wording.place(o.cell)}" for o in scene.objects]
+    extents = [drawing.object_extent(o) for o in scene.objects]
+    for text, extent in zip(texts, extents, strict=True):
+        for cell in np.flatnonzero(coverage(extent) >= COVERED):
             cells[cell] = text
+    for text, extent in zip(texts, extents, strict=True):
+        cells[middle(extent)] = f"{MIDDLE} {text}"
     if scene.word is not None:
-        free = 0
-        for letter, (left, top, right, bottom) in letters_of(scene.word):
-            column = min(GRID - 1, max(free, int((left + right) / 2 * GRID)))
-            cells[int((top + bottom) / 2 * GRID) * GRID + column] = letter
-            free = column + 1
+        for letter, cell in letter_places(scene.word):
+            cells[cell] = letter
     return cells
+
+
+def middle(extent: Extent) -> int:
+    """Return the place where the middle of a box lies."""
+    left, top, right, bottom = extent
+    return int((top + bottom) / 2 * GRID) * GRID + int((left + right) / 2 * GRID)
+
+
+def letter_places(word: PrintedWord) -> Iterator[tuple[str, int]]:
+    """Give each letter the place where its middle lies, or the next one that is free."""
+    free = 0
+    for letter, extent in letters_of(word):
+        row, column = divmod(middle(extent), GRID)
+        column = min(GRID - 1, max(free, column))
+        yield letter, row * GRID + column
+        free = column + 1
+
+
+def respelt(scene: Scene, rng: Random) -> Scene:
+    """Shuffle the letters of the printed word, so that reading is learned and not the words."""
+    if scene.word is None:
+        return scene
+    text = scene.word.text
+    while True:
+        shuffled = "".join(rng.sample(text, len(text)))
+        if shuffled not in HELD_OUT_WORDS:
+            return replace(scene, word=replace(scene.word, text=shuffled))
 
 
 def letters_of(word: PrintedWord) -> Iterator[tuple[str, Extent]]:

@@ -28,8 +28,9 @@ COUNTED = 0.75
 """Share of the questions for a number that ask for something that is there, where there is."""
 IN_SENTENCES = 0.15
 """Share of the conversations that describe the scene and answer in sentences, as dialogues do."""
-ASKED_SHORT = 0.25
-"""Share of the others whose questions end in the short-answer prompt."""
+ASKED_SHORT, ASKED_SHORT_OF_MAPS = 0.25, 0.6
+"""Share of the others whose questions end in the short-answer prompt; of maps most do, as those of
+benchmarks. It takes the room of other questions, from which lookups are learned."""
 SHUFFLED = 0.5
 """Share of the descriptions that list the objects in any order."""
 
@@ -55,7 +56,7 @@ def conversation(
     order = rng.sample(scene.objects, len(scene.objects))
     shown = replace(scene, objects=tuple(order)) if rng.random() < SHUFFLED else scene
     in_sentences = rng.random() < sentences
-    short = rng.random() < ASKED_SHORT
+    short = rng.random() < (ASKED_SHORT if described else ASKED_SHORT_OF_MAPS)
     pairs = [(asked.DESCRIBE, asked.caption(scene))] if in_sentences else []
     for question in _choose(scene, rng, number - len(pairs)):
         if in_sentences:
@@ -69,12 +70,16 @@ def conversation(
 def single(
     scene: Scene, described: Wording | None, asked: Wording, topic: Topic, rng: Random
 ) -> list[Turn]:
-    """Ask one question of a topic about a described scene; nothing where there is none to ask."""
+    """Ask one question of a topic about a described scene; nothing where there is none to ask.
+
+    About a map, as benchmarks ask about pictures: for a short answer.
+    """
     pool = candidates(scene, topic, rng)
     if not pool:
         return []
     question = rng.choice(pool)
-    return turns(scene, described, [(asked.ask(question), asked.answer(question))])
+    ask = asked.ask(question) if described else short_question(asked, question)
+    return turns(scene, described, [(ask, asked.answer(question))])
 
 
 def turns(scene: Scene, described: Wording | None, pairs: list[tuple[str, str]]) -> list[Turn]:

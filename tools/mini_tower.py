@@ -14,7 +14,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from mini_map import GRID, letters_of, shares
+from mini_map import (
+    COVERED,
+    EMPTY,
+    GRID,
+    MIDDLE,
+    coverage,
+    letter_places,
+    letters_of,
+    middle,
+    respelt,
+    shares,
+)
 from mini_training import chunks
 from tokenizers.processors import TemplateProcessing
 from torch import nn
@@ -40,9 +51,15 @@ PHRASES: dict[str, list[str]] = {
     "size": ["small", "large"],
     "place": list(english.PLACES),
     "kind": [" ".join(kind) for kind in kinds_of("train")],
-    "letter": LETTERS,
+    "middle": [MIDDLE, EMPTY],
+    "letter": [*LETTERS, EMPTY],
 }
 """What a part of a picture is told apart from, by what is said of it."""
+RESPELT = 0.5
+"""Share of the pictures whose word has its letters in any order."""
+
+
+_ONE = np.eye(GRID * GRID, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -140,8 +157,9 @@ class TowerLearner:
 
     def learn(self, step: int) -> float:
         """Add the gradients of 64 pictures; return the sum of the losses."""
-        scenes = [generate(self.seed, step * BATCH + i, "train") for i in range(BATCH)]
         rng = Random(f"mini/{self.seed}/{step}")
+        scenes = [generate(self.seed, step * BATCH + i, "train") for i in range(BATCH)]
+        scenes = [respelt(scene, rng) if rng.random() < RESPELT else scene for scene in scenes]
         captions = [rng.choice((english, russian)).caption(scene) for scene in scenes]
         patches, pictures = self._compiled(self.pixels(scenes))
         parts = [(row, part) for row, scene in enumerate(scenes) for part in parts_of(scene)]
@@ -251,8 +269,9 @@ def rescale_features(clip: CLIPModel, pixels: torch.Tensor) -> None:
 
 
 def parts_of(scene: Scene) -> Iterator[Part]:
-    """List the objects and the letters of a scene."""
+    """List the objects and the letters of a scene, and which patch each has its middle in."""
     for thing in scene.objects:
+        extent = drawing.object_extent(thing)
         kind = thing.kind
         phrases = {
             "colour": kind.colour,
@@ -261,10 +280,20 @@ def parts_of(scene: Scene) -> Iterator[Part]:
             "place": english.PLACES[thing.cell],
             "kind": " ".join(kind),
         }
-        yield Part(shares(drawing.object_extent(thing)), phrases)
+        yield Part(shares(extent), phrases)
+        covered = set(np.flatnonzero(coverage(extent) >= COVERED))
+        yield from _marked("middle", {middle(extent): MIDDLE}, covered)
     if scene.word is not None:
-        for letter, extent in letters_of(scene.word):
-            yield Part(shares(extent), {"letter": letter})
+        extents = [extent for _, extent in letters_of(scene.word)]
+        covered = set(np.flatnonzero(sum(map(coverage, extents)) >= COVERED))
+        letters = {cell: letter for letter, cell in letter_places(scene.word)}
+        yield from _marked("letter", letters, covered)
+
+
+def _marked(kind: str, marks: dict[int, str], covered: set[int]) -> Iterator[Part]:
+    """Say of single patches what mark they carry, and of the others of a thing that they do not."""
+    for cell in sorted(covered | marks.keys()):
+        yield Part(_ONE[cell], {kind: marks.get(cell, EMPTY)})
 
 
 def ends_texts(tokenizer: PreTrainedTokenizerFast) -> int:

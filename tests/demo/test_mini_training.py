@@ -31,7 +31,7 @@ def attention(model, ids):
         return model(input_ids=ids, output_attentions=True).attentions
 
 
-@pytest.mark.parametrize(("family", "width"), [("llama", 120), ("mistral", 160)])
+@pytest.mark.parametrize(("family", "width"), [("llama", 135), ("mistral", 160)])
 def test_the_first_layer_starts_by_looking_its_offsets_back(family, width):
     torch.manual_seed(0)
     model = mini_decoder.build_decoder(family, width, 500)
@@ -75,19 +75,57 @@ def test_a_map_says_what_lies_where(wording):
         named = {cell: text for cell, text in enumerate(cells) if text != mini_map.EMPTY}
         spelt = [text for text in named.values() if len(text) == 1]
         assert "".join(spelt) == (scene.word.text if scene.word else "")
-        things = {text: [] for text in named.values() if len(text) > 1}
-        for cell, text in named.items():
-            if len(text) > 1:
-                things[text].append(((cell % 8 + 0.5) / 8, (cell // 8 + 0.5) / 8))
+        marked = {text: cell for cell, text in named.items() if text.startswith("1 ")}
+        assert len(marked) == len(scene.objects)
+        words = {cell: text.removeprefix("1 ") for cell, text in named.items() if len(text) > 1}
+        things = {text: [] for text in words.values()}
+        for cell, text in words.items():
+            things[text].append(((cell % 8 + 0.5) / 8, (cell // 8 + 0.5) / 8))
         said = {caption(f"{text}.", wording.CODE)[0][0] for text in things}
         assert said == {(o.size, *o.kind, o.cell) for o in scene.objects}
         for thing in scene.objects:
             left, top, right, bottom = drawing.object_extent(thing)
             text = f"{wording.describe(thing)} {wording.place(thing.cell)}"
             across, down = zip(*things[text], strict=True)
+            row, column = divmod(marked[f"1 {text}"], 8)
+            assert column / 8 <= (left + right) / 2 < (column + 1) / 8
+            assert row / 8 <= (top + bottom) / 2 < (row + 1) / 8
             # The middle of what is named is the middle of the thing, to a place's width.
             assert abs(sum(across) / len(across) - (left + right) / 2) < 1 / 8
             assert abs(sum(down) / len(down) - (top + bottom) / 2) < 1 / 8
+
+
+def test_letters_in_any_order_are_the_words_letters_and_no_held_out_word():
+    scenes = [generate(1, index, "train") for index in range(400)]
+    spelt = [scene for scene in scenes if scene.word is not None]
+    shuffled = [mini_map.respelt(scene, Random(scene.index)) for scene in spelt]
+    for before, after in zip(spelt, shuffled, strict=True):
+        assert sorted(before.word.text) == sorted(after.word.text)
+        assert after.word.text not in HELD_OUT_WORDS
+        assert (after.objects, after.word.row) == (before.objects, before.word.row)
+    different = sum(a.word.text != b.word.text for a, b in zip(spelt, shuffled, strict=True))
+    assert different > 0.8 * len(spelt)
+    wordless = next(scene for scene in scenes if scene.word is None)
+    assert mini_map.respelt(wordless, Random(0)) == wordless
+
+
+def test_the_parts_of_a_picture_say_which_patch_is_in_the_middle():
+    """Of an object, and which letter's, as the maps that the decoders read."""
+    for index in range(40):
+        scene = generate(3, index, "train")
+        cells = mini_map.map_of(scene, english)
+        seen = {"middle": 0, "letter": 0}
+        for part in mini_tower.parts_of(scene):
+            for kind in seen.keys() & part.phrases.keys():
+                assert sorted(part.patches)[-2:] == [0, 1]
+                text, phrase = cells[int(part.patches.argmax())], part.phrases[kind]
+                seen[kind] += phrase != mini_map.EMPTY
+                if kind == "letter":
+                    assert phrase == text
+                else:
+                    assert (phrase == "1") == text.startswith("1 ")
+        assert seen["middle"] == len(scene.objects)
+        assert seen["letter"] == (len(scene.word.text) if scene.word else 0)
 
 
 def test_a_map_is_where_a_picture_would_be():
@@ -103,7 +141,7 @@ def test_a_map_is_where_a_picture_would_be():
         talk for number in range(first, first + 50) if (talk := learner.example(number)).cells
     )
     assert len(talk.cells) == 64
-    ids, labels, places = mini_decoder.padded([talk], 128)
+    ids, labels, places = mini_decoder.padded([talk], mini_decoder.MAP_LENGTH)
     before = list(talk.encoded.input_ids).index(IMAGE_TOKEN_INDEX)
     assert places == [(0, before + i) for i in range(64)]
     assert list(ids[0, :before]) == list(talk.encoded.input_ids[:before])
