@@ -166,7 +166,7 @@ def test_everyday_flags_win_over_files():
     trainer = settings["trainer"]
     assert (trainer["max_steps"], trainer["default_root_dir"]) == (5, "elsewhere")
     assert trainer["limit_val_batches"] == 1
-    assert settings["model"]["lora"] == {"r": 4, "alpha": 128, "dropout": 0.0}
+    assert settings["model"]["lora"] == {"r": 4, "alpha": 32, "dropout": 0.0}
 
 
 @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])

@@ -14,7 +14,7 @@ from typing import Any
 import transformers
 from paper_measure import MEASURED, Measured, device, measure
 from paper_parts import blank_records, other_pictures, train, world_hash
-from paper_pictures import draw_losses, draw_samples, draw_scores
+from paper_pictures import draw_losses, draw_samples, draw_scores, draw_table
 from paper_table import (
     BLIND,
     ablation_lines,
@@ -51,6 +51,7 @@ PROG = "python tools/paper_in_miniature.py"
 OUTPUT = Path("runs/paper_in_miniature")
 SHORT_ANSWERS = "train/{vqa,ocr}-*.tar"
 """What `question only` knows, in the world's folder."""
+PICTURES = ("table.png", "scores.png", "losses.png", "samples.png")
 PACKAGES = ("torch", "transformers", "lightning", "peft", "lightning-llava")
 
 
@@ -166,6 +167,7 @@ class Experiment:
             f"{package} {number}" for package, number in content["versions"].items()
         )
         write_atomically(self.folder / "table.md", f"{document(results)}\n{facts}\n")
+        draw_table(score_lines(results), self.folder / "table.png")
         draw_scores(results, self.folder / "scores.png")
         runs = {
             (stage, model): run_folder(stage, model, self.variant, self.output) / "version_0"
@@ -179,7 +181,7 @@ class Experiment:
         self.console.print(terminal(score_lines(results), f"{self.variant.name}: scores"))
         self.console.print(terminal(leaning_lines(results), "which way they lean"))
         self._compare()
-        for name in ("table.md", "table.json", "scores.png", "losses.png", "samples.png"):
+        for name in ("table.md", "table.json", *PICTURES):
             self.console.print(f"{self.folder / name}", soft_wrap=True, markup=False)
 
     def _compare(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from paper_chart import GRID, INK, MUTED, PAPER, SERIES, Canvas, Colour, round_ticks
-from paper_table import BLIND, KINDS, Results, headline
+from paper_table import BLIND, KINDS, Lines, Results, headline
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -50,6 +50,20 @@ def draw_scores(results: Results, path: Path) -> None:
             if found is not None:
                 _draw_score(canvas, left, y, found, SERIES[models.index(model)])
     _legend(canvas, models, height - 34)
+    canvas.save(path)
+
+
+def draw_table(lines: Lines, path: Path) -> None:
+    """Draw a table with the columns model, questions, and scores with their intervals."""
+    widths = [130, 110, *[190] * (len(lines[0]) - 2)]
+    canvas = Canvas(sum(widths) + 48, 46 + ROW * len(lines))
+    canvas.text((24, 26), "Scores, with 95 % intervals", 19)
+    for y, cells in enumerate(lines):
+        x, middle = 24, 46 + ROW * (y + 0.5)
+        for cell, width in zip(cells, widths, strict=True):
+            canvas.text((x, middle), cell, 13, MUTED if y == 0 else INK)
+            x += width
+        canvas.line([(24, middle + ROW / 2), (x, middle + ROW / 2)], GRID)
     canvas.save(path)
 
 
