@@ -3,7 +3,8 @@
     python .ci/bars.py REPORT.json
 
 REPORT.json is what `tools/evaluate.py -c configs/demo/benchmarks.yaml` writes. The bars are goals
-that were set before anything was trained, not what was once measured.
+that were set before anything was trained, not what was once measured. All pictures asked about are
+new; beside each score over all of them stands that of held-out combinations and words alone.
 """
 
 import json
@@ -18,27 +19,38 @@ TOPICS = {
     "number": (0.85, ("count_all", "count_colour", "count_shape")),
     "place": (0.85, ("where",)),
 }
-"""VQAv2, mean of topics and splits: combinations that training has, and held-out ones."""
+"""Of VQAv2, of each of which equally many are asked."""
 WORD = 0.60
-"""Printed words, exact match, mean of the splits."""
+"""Printed words, exact match."""
 
 
 def main() -> int:
     """Print each score beside its bar."""
     scores = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["scores"]
-    found = {
-        f"{benchmark} {split}": (scores[benchmark][split]["accuracy"], POPE)
-        for benchmark in ("pope", "pope_ru")
-        for split in ("random", "popular", "adversarial")
-    }
+    missed = 0
+    for benchmark in ("pope", "pope_ru"):
+        for split in ("random", "popular", "adversarial"):
+            missed += _show(f"{benchmark} {split}", scores[benchmark][split]["accuracy"], POPE)
     for name, (bar, topics) in TOPICS.items():
-        splits = [scores["vqav2"][split] for split in ("seen", "held_out")]
-        found[name] = mean(split[f"accuracy_{t}"] for split in splits for t in topics), bar
+        missed += _show(name, *_together(scores["vqav2"], [f"accuracy_{t}" for t in topics], bar))
     for benchmark in ("ocr", "ocr_ru"):
-        found[benchmark] = scores[benchmark]["mean"]["accuracy"], WORD
-    for name, (score, bar) in found.items():
-        print(f"{name:20} {score:.3f}  {'reaches' if score >= bar else 'MISSES'} {bar:.2f}")
-    return int(any(score < bar for score, bar in found.values()))
+        missed += _show(benchmark, *_together(scores[benchmark], ["accuracy"], WORD))
+    return int(missed > 0)
+
+
+def _together(splits: dict, keys: list[str], bar: float) -> tuple[float, float, float]:
+    """Return the score over all questions, the bar, and the score of the held-out ones."""
+    found = {name: mean(splits[name][key] for key in keys) for name in ("seen", "held_out")}
+    total = {name: splits[name]["total"] for name in found}
+    over_all = sum(found[name] * total[name] for name in found) / sum(total.values())
+    return over_all, bar, found["held_out"]
+
+
+def _show(name: str, score: float, bar: float, held_out: float | None = None) -> bool:
+    alone = "" if held_out is None else f"  held out {held_out:.3f}"
+    verdict = "reaches" if score >= bar else "MISSES"
+    sys.stdout.write(f"{name:20} {score:.3f}  {verdict} {bar:.2f}{alone}\n")
+    return score < bar
 
 
 if __name__ == "__main__":

@@ -182,6 +182,24 @@ def test_a_score_is_where_its_number_says(tmp_path):
     assert all(abs(x + 0.5 - (LABELS + 0.25 * FACET)) <= 1 for x in dark)
 
 
+def test_a_drawn_table_has_ink_in_every_cell_and_nothing_beside_it(tmp_path):
+    from paper_pictures import ROW, draw_table
+
+    row = ["a", "English", "0.812 (0.790–0.830)"]
+    lines = [["model", "questions", "VQAv2"], row, ["b", "", ""]]
+        ["model", "questions", "VQAv2"],
+        ["a", "English", "0.812 (0.790–0.830)"],
+        ["b", "", ""],
+    ]
+    draw_table(lines, tmp_path / "table.png")
+    picture = Image.open(tmp_path / "table.png").convert("L")
+    assert picture.size == (24 + 130 + 110 + 190 + 24, 46 + 3 * ROW)
+    for y, cells in enumerate(lines):
+        for x, width, cell in zip((24, 154, 264), (130, 110, 190), cells, strict=True):
+            place = (x, 46 + y * ROW + 4, x + width, 46 + (y + 1) * ROW - 4)
+            assert (picture.crop(place).getextrema()[0] < 150) == bool(cell)
+
+
 def test_losses_of_a_run_that_went_on(tmp_path):
     from paper_pictures import draw_losses, read_losses
 
