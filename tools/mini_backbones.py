@@ -16,7 +16,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 from mini_cards import Card, write_card
-from mini_decoder import BILINGUAL, ENGLISH, TextLearner, build_decoder
+from mini_decoder import BILINGUAL, ENGLISH, TextLearner
+from mini_start import build_decoder
 from mini_tower import TowerLearner, build_tower, ends_texts, image_processor, rescale_features
 from mini_training import Rates, train
 from transformers import PreTrainedTokenizerFast

@@ -21,6 +21,7 @@ from tool_files import TOOLS
 sys.path.insert(0, str(TOOLS))
 import mini_decoder
 import mini_map
+import mini_start
 import mini_texts
 import mini_tower
 import mini_training
@@ -34,7 +35,7 @@ def attention(model, ids):
 @pytest.mark.parametrize(("family", "width"), [("llama", 135), ("mistral", 160)])
 def test_the_first_layer_starts_by_looking_its_offsets_back(family, width):
     torch.manual_seed(0)
-    model = mini_decoder.build_decoder(family, width, 500)
+    model = mini_start.build_decoder(family, width, 500)
     first = attention(model, torch.randint(500, (16, 40)))[0]
     for head, offset in enumerate((1, 2, 3, 4, 5)):
         looked = torch.stack([first[:, head, at, :].roll(39 - at, -1) for at in range(10, 40)])
@@ -43,7 +44,7 @@ def test_the_first_layer_starts_by_looking_its_offsets_back(family, width):
 
 def test_the_other_layers_start_by_looking_for_the_same_words():
     torch.manual_seed(0)
-    model = mini_decoder.build_decoder("mistral", 160, 500)
+    model = mini_start.build_decoder("mistral", 160, 500)
     ids = torch.stack([torch.randperm(500)[:40] for _ in range(64)])
     others = attention(model, ids)[1:]
     ids[:, 30:36] = ids[:, 15:21]
@@ -132,7 +133,7 @@ def test_a_map_is_where_a_picture_would_be():
     """And its embeddings are sums of those of its words."""
     tokenizer = PRETRAINED / "mini_saiga"
     torch.manual_seed(0)
-    model = mini_decoder.build_decoder("mistral", 160, 1400)
+    model = mini_start.build_decoder("mistral", 160, 1400)
     learner = mini_decoder.TextLearner(
         model, str(tokenizer), "saiga_mistral", mini_decoder.BILINGUAL, 1
     )
@@ -155,7 +156,7 @@ def test_a_map_is_where_a_picture_would_be():
 
 def test_lessons_come_one_language_after_the_other():
     learner = mini_decoder.TextLearner(
-        mini_decoder.build_decoder("mistral", 160, 1400),
+        mini_start.build_decoder("mistral", 160, 1400),
         str(PRETRAINED / "mini_saiga"),
         "saiga_mistral",
         mini_decoder.BILINGUAL,

@@ -187,10 +187,6 @@ def test_a_drawn_table_has_ink_in_every_cell_and_nothing_beside_it(tmp_path):
 
     row = ["a", "English", "0.812 (0.790–0.830)"]
     lines = [["model", "questions", "VQAv2"], row, ["b", "", ""]]
-        ["model", "questions", "VQAv2"],
-        ["a", "English", "0.812 (0.790–0.830)"],
-        ["b", "", ""],
-    ]
     draw_table(lines, tmp_path / "table.png")
     picture = Image.open(tmp_path / "table.png").convert("L")
     assert picture.size == (24 + 130 + 110 + 190 + 24, 46 + 3 * ROW)
