@@ -49,7 +49,7 @@ def random_decoder(world: Path, folder: Path, spread: float = 0.1) -> LanguageSp
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     AutoTokenizer.from_pretrained(world / "mini_saiga").save_pretrained(folder)
-    return LanguageSpec(name=str(folder), template="mistral_instruct", max_length=512)
+    return language(folder.parent, folder.name)
 
 
 def make_module(world: Path, **settings: Any) -> LlavaModule:

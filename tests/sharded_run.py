@@ -13,7 +13,6 @@ from torch.distributed.tensor import DTensor
 from lightning_llava.callbacks import Checkpoint
 from lightning_llava.specs import (
     BenchmarkSpec,
-    LanguageSpec,
     LearningRates,
     LoraSpec,
     OptimizerSpec,
@@ -53,9 +52,7 @@ def take_steps(
     ranks, losses = settings.get("devices", 1), Losses()
     module_settings, trainer_settings = CASES[case]
     vision = VisionSpec(name=str(world / "mini_clip"), any_resolution=case == "tiles")
-    decoder = LanguageSpec(
-        str(folder.parent / DECODER), template="mistral_instruct", max_length=512
-    )
+    decoder = language(folder.parent, DECODER)
     if "bf16" in case:  # a trained one: what a random one answers is up to a rounding
         decoder = language(world, template="saiga_mistral")
     trainer = make_trainer(

@@ -12,8 +12,8 @@ WHAT = {
 
 A CLIP, vision and text tower, that has seen nothing but the embedded world of lightning_llava:
 coloured shapes and printed words on small pictures, with captions in English and Russian. Trained
-from scratch by contrast: pictures against captions, objects against English phrases, and single
-patches against the letter, or the mark of an object, whose middle lies there.""",
+from scratch by contrast: pictures against captions; objects, whole and patch by patch, against
+English phrases; patches against the letter, or the mark of an object, whose middle lies there.""",
     "vicuna": """# mini_vicuna
 
 A decoder of the Llama architecture that knows English only, and in it nothing but the embedded

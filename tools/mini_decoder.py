@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mini_map import GRID, map_of, respelt
+from mini_map import GRID, map_of, now_and_then_respelt
 from mini_texts import IN_SENTENCES, WEIGHTS, conversation, single
 from mini_training import chunks
 from torch import nn
@@ -26,7 +26,7 @@ from lightning_llava.text.conversation import ConversationEncoder, Encoded
 from lightning_llava.text.turns import Turn
 
 TEXT_LENGTH, MAP_LENGTH = 128, 192
-"""Tokens of a training conversation, with a map and without; what does not fit is left away."""
+"""Tokens of a training conversation, without a map and with one; what does not fit is left away."""
 QUESTIONS = 6
 BATCH, MICRO_BATCH = 128, 16
 LESSON = 500 * BATCH
@@ -34,12 +34,11 @@ LESSON = 500 * BATCH
 Sentences are most of the supervised tokens where they occur, and teach no lookups."""
 WITH_SYSTEM = 0.25
 """Share of the conversations that start with the template's system text; of maps, the others."""
-MAPS = 80
-"""Conversations of a step behind the lessons whose scene is a map."""
+MAPS = 5 * MICRO_BATCH
+"""Conversations of a step behind the lessons whose scene is a map: whole micro-batches, as each is
+padded to one length."""
 MAP_NOISE = 0.3
 """Of the places' embeddings, as a share of their size: what a projector gives is never exact."""
-RESPELT = 0.5
-"""Share of the scenes whose word has its letters in any order."""
 MIXED = 0.25
 """Share of a bilingual decoder's conversations whose description may be in the other language;
 maps always may, as pictures are asked about in both."""
@@ -57,10 +56,10 @@ class Talk:
 class TextLearner:
     """A decoder that learns from conversations; only answers are supervised.
 
-    Half of the scenes are described in sentences. Half are maps of 64 places, each a single
-    position whose embedding is the sum of the embeddings of its words. It is what a decoder must
-    be able to read that is to be joined to a tower: one of the size of Mistral 7B can, this one
-    would know nothing but grammar.
+    Behind the lessons most scenes are maps of 64 places, each a single position whose embedding is
+    the sum of the embeddings of its words, and some noise; the others are described in sentences.
+    Maps are what a decoder must be able to read that is to be joined to a tower: one of the size of
+    Mistral 7B can, this one would know nothing but grammar.
 
     Args:
         model: the decoder.
@@ -113,9 +112,7 @@ class TextLearner:
     def example(self, number: int) -> Talk:
         """Make training conversation `number`."""
         rng = Random(f"mini/{self.seed}/{number}")
-        scene = generate(self.seed, number, "train")
-        if rng.random() < RESPELT:
-            scene = respelt(scene, rng)
+        scene = now_and_then_respelt(generate(self.seed, number, "train"), rng)
         lesson = number // LESSON
         is_lesson = lesson < len(self.languages)
         languages = self.languages[lesson : lesson + 1] if is_lesson else self.languages
@@ -123,15 +120,15 @@ class TextLearner:
         sentences = 0.0 if is_lesson else IN_SENTENCES
         as_map = not is_lesson and number % BATCH < MAPS
         described = rng.choice(languages) if as_map or rng.random() < MIXED else asked
-        encoders = self.map_encoders[::-1] if as_map else self.encoders
-        encoder = encoders[rng.random() < WITH_SYSTEM]
+        encoders = self.map_encoders if as_map else self.encoders
+        encoder = encoders[(rng.random() < WITH_SYSTEM) != as_map]
         while True:
             shown = None if as_map else described
             talk = conversation(scene, shown, asked, rng, QUESTIONS, sentences)
             try:
                 return self._encode(encoder, scene, talk, described if as_map else None)
             except SettingError:  # a long description and a long first answer; another choice fits
-                encoder = (self.map_encoders if as_map else self.encoders)[0]
+                encoder = encoders[0]
 
     @torch.no_grad()
     def scores(self, scenes: int = 100) -> dict[str, float]:

@@ -23,7 +23,7 @@ from mini_map import (
     letter_places,
     letters_of,
     middle,
-    respelt,
+    now_and_then_respelt,
     shares,
 )
 from mini_training import chunks
@@ -54,10 +54,6 @@ PHRASES: dict[str, list[str]] = {
     "letter": [*LETTERS, EMPTY],
 }
 """What a part of a picture is told apart from, by what is said of it."""
-RESPELT = 0.5
-"""Share of the pictures whose word has its letters in any order."""
-
-
 _ONE = np.eye(GRID * GRID, dtype=np.float32)
 
 
@@ -157,8 +153,8 @@ class TowerLearner:
     def learn(self, step: int) -> float:
         """Add the gradients of 64 pictures; return the sum of the losses."""
         rng = Random(f"mini/{self.seed}/{step}")
-        scenes = [generate(self.seed, step * BATCH + i, "train") for i in range(BATCH)]
-        scenes = [respelt(scene, rng) if rng.random() < RESPELT else scene for scene in scenes]
+        drawn = (generate(self.seed, step * BATCH + i, "train") for i in range(BATCH))
+        scenes = [now_and_then_respelt(scene, rng) for scene in drawn]
         captions = [rng.choice((english, russian)).caption(scene) for scene in scenes]
         patches, pictures = self._compiled(self.pixels(scenes))
         parts = [(row, part) for row, scene in enumerate(scenes) for part in parts_of(scene)]
@@ -238,7 +234,7 @@ class TowerLearner:
         logits = self.learned.part_logit_scale.exp() * pooled @ self._embed(self._phrase_ids).T
         told = {}
         for kind, phrases in PHRASES.items():
-            known = [i for i, (_, part) in enumerate(parts) if part.phrases.get(kind) in phrases]
+            known = [i for i, (_, part) in enumerate(parts) if kind in part.phrases]
             right = [phrases.index(parts[i][1].phrases[kind]) for i in known]
             told[kind] = logits[known, self._rows[kind]], torch.tensor(right, device=logits.device)
         return told
@@ -268,7 +264,7 @@ def rescale_features(clip: CLIPModel, pixels: torch.Tensor) -> None:
 
 
 def parts_of(scene: Scene) -> Iterator[Part]:
-    """List the objects and the letters of a scene, whole and patch by patch.
+    """List the objects of a scene, whole and patch by patch, and the patches of its word.
 
     A projector sees single patches: what is told from the whole alone, it does not find in them.
     """

@@ -51,7 +51,6 @@ PROG = "python tools/paper_in_miniature.py"
 OUTPUT = Path("runs/paper_in_miniature")
 SHORT_ANSWERS = "train/{vqa,ocr}-*.tar"
 """What `question only` knows, in the world's folder."""
-PICTURES = ("table.png", "scores.png", "losses.png", "samples.png")
 PACKAGES = ("torch", "transformers", "lightning", "peft", "lightning-llava")
 
 
@@ -181,7 +180,8 @@ class Experiment:
         self.console.print(terminal(score_lines(results), f"{self.variant.name}: scores"))
         self.console.print(terminal(leaning_lines(results), "which way they lean"))
         self._compare()
-        for name in ("table.md", "table.json", *PICTURES):
+        pictures = ("table.png", "scores.png", "losses.png", "samples.png")
+        for name in ("table.md", "table.json", *pictures):
             self.console.print(f"{self.folder / name}", soft_wrap=True, markup=False)
 
     def _compare(self) -> None:

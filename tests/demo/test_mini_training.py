@@ -15,6 +15,7 @@ from lightning_llava.demo import drawing, english, russian
 from lightning_llava.demo.backbones import BACKBONES, PRETRAINED
 from lightning_llava.demo.scenes import HELD_OUT_KINDS, generate
 from lightning_llava.demo.words import HELD_OUT_WORDS
+from lightning_llava.text.template import SHORT_ANSWER
 from lightning_llava.text.turns import Turn
 from tool_files import TOOLS
 
@@ -116,7 +117,15 @@ def test_the_parts_of_a_picture_say_which_patch_is_in_the_middle():
         scene = generate(3, index, "train")
         cells = mini_map.map_of(scene, english)
         seen = {"middle": 0, "letter": 0}
+        patches = {thing.cell: set() for thing in scene.objects}
         for part in mini_tower.parts_of(scene):
+            if "middle" in part.phrases:
+                (thing,) = (
+                    o for o in scene.objects if english.PLACES[o.cell] == part.phrases["place"]
+                )
+                said = (part.phrases["size"], part.phrases["colour"], part.phrases["shape"])
+                assert said == (thing.size, *thing.kind)
+                patches[thing.cell].add(int(part.patches.argmax()))
             for kind in seen.keys() & part.phrases.keys():
                 assert sorted(part.patches)[-2:] == [0, 1]
                 text, phrase = cells[int(part.patches.argmax())], part.phrases[kind]
@@ -125,6 +134,10 @@ def test_the_parts_of_a_picture_say_which_patch_is_in_the_middle():
                     assert phrase == text
                 else:
                     assert (phrase == "1") == text.startswith("1 ")
+        for thing in scene.objects:
+            extent = drawing.object_extent(thing)
+            covered = set(np.flatnonzero(mini_map.coverage(extent) >= mini_map.COVERED))
+            assert patches[thing.cell] == covered | {mini_map.middle(extent)}
         assert seen["middle"] == len(scene.objects)
         assert seen["letter"] == (len(scene.word.text) if scene.word else 0)
 
@@ -167,6 +180,36 @@ def test_lessons_come_one_language_after_the_other():
         talks = [learner.example(lesson * mini_decoder.LESSON + i) for i in range(20)]
         opening = wording.IN_WORDS.partition(" {")[0]
         assert all(opening in decode(talk.encoded.input_ids) for talk in talks)
+
+
+def test_maps_are_asked_about_as_pictures_are():
+    """Behind the system text and for short answers, most of them; descriptions seldom."""
+    learner = mini_decoder.TextLearner(
+        mini_start.build_decoder("mistral", 160, 1400),
+        str(PRETRAINED / "mini_saiga"),
+        "saiga_mistral",
+        mini_decoder.BILINGUAL,
+        1,
+    )
+    decode = learner.encoders[0].tokenizer.decode
+    first = 2 * mini_decoder.LESSON
+    talks = [learner.example(first + i) for i in range(3 * mini_decoder.BATCH)]
+    shares = {}
+    for kind, chosen in (
+        ("maps", [talk for talk in talks if talk.cells]),
+        ("text", [talk for talk in talks if not talk.cells]),
+    ):
+        written = [decode(talk.encoded.input_ids.clip(0)) for talk in chosen]
+        asked = [SHORT_ANSWER[code].strip() for code in ("en", "ru")]
+        shares[kind] = (
+            len(chosen) / len(talks),
+            sum("Сайга" in text for text in written) / len(written),
+            sum(any(prompt in text for prompt in asked) for text in written) / len(written),
+        )
+    assert shares["maps"][0] == 5 / 8
+    # What does not fit behind the system text goes without.
+    assert shares["maps"][1] > 0.6 > 0.3 > shares["text"][1]
+    assert shares["maps"][2] > 0.4 > 0.3 > shares["text"][2]
 
 
 def test_nothing_held_out_is_said_in_training():

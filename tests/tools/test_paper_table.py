@@ -182,7 +182,7 @@ def test_a_score_is_where_its_number_says(tmp_path):
     assert all(abs(x + 0.5 - (LABELS + 0.25 * FACET)) <= 1 for x in dark)
 
 
-def test_a_drawn_table_has_ink_in_every_cell_and_nothing_beside_it(tmp_path):
+def test_a_drawn_table_has_ink_in_every_cell_that_says_something(tmp_path):
     from paper_pictures import ROW, draw_table
 
     row = ["a", "English", "0.812 (0.790–0.830)"]
