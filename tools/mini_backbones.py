@@ -5,7 +5,8 @@
     python tools/mini_backbones.py saiga         a Russian and English Mistral
 
 Each takes half an hour to three quarters on one core, leaves a checkpoint every 100 steps, and goes
-on from there. The results lie in `lightning_llava/demo/pretrained`, in Hugging Face format, with a card.
+on from there. The results lie in `lightning_llava/demo/pretrained`, in Hugging Face format, with a
+card.
 """
 
 import argparse
