@@ -33,6 +33,19 @@ def attention(model, ids):
         return model(input_ids=ids, output_attentions=True).attentions
 
 
+@pytest.fixture
+def learner():
+    """Of two languages, with a decoder that has learned nothing."""
+    torch.manual_seed(0)
+    return mini_decoder.TextLearner(
+        mini_start.build_decoder("mistral", 160, 1400),
+        str(PRETRAINED / "mini_saiga"),
+        "saiga_mistral",
+        mini_decoder.BILINGUAL,
+        1,
+    )
+
+
 @pytest.mark.parametrize(("family", "width"), [("llama", 135), ("mistral", 160)])
 def test_the_first_layer_starts_by_looking_its_offsets_back(family, width):
     torch.manual_seed(0)
@@ -142,14 +155,8 @@ def test_the_parts_of_a_picture_say_which_patch_is_in_the_middle():
         assert seen["letter"] == (len(scene.word.text) if scene.word else 0)
 
 
-def test_a_map_is_where_a_picture_would_be():
+def test_a_map_is_where_a_picture_would_be(learner):
     """And its embeddings are sums of those of its words."""
-    tokenizer = PRETRAINED / "mini_saiga"
-    torch.manual_seed(0)
-    model = mini_start.build_decoder("mistral", 160, 1400)
-    learner = mini_decoder.TextLearner(
-        model, str(tokenizer), "saiga_mistral", mini_decoder.BILINGUAL, 1
-    )
     first = 2 * mini_decoder.LESSON
     talk = next(
         talk for number in range(first, first + 50) if (talk := learner.example(number)).cells
@@ -162,19 +169,12 @@ def test_a_map_is_where_a_picture_would_be():
     after = talk.encoded.input_ids[before + 1 :]
     assert list(ids[0, before + 64 : before + 64 + len(after)]) == list(after)
     assert list(labels[labels >= 0]) == [label for label in talk.encoded.labels if label >= 0]
-    table = model.get_input_embeddings().weight
+    table = learner.model.get_input_embeddings().weight
     expected = torch.stack([sum(table[word] for word in cell) for cell in talk.cells])
     assert torch.allclose(learner._sums(talk.cells), expected, atol=1e-6)
 
 
-def test_lessons_come_one_language_after_the_other():
-    learner = mini_decoder.TextLearner(
-        mini_start.build_decoder("mistral", 160, 1400),
-        str(PRETRAINED / "mini_saiga"),
-        "saiga_mistral",
-        mini_decoder.BILINGUAL,
-        1,
-    )
+def test_lessons_come_one_language_after_the_other(learner):
     decode = learner.encoders[0].tokenizer.decode
     for lesson, wording in enumerate((english, russian)):
         talks = [learner.example(lesson * mini_decoder.LESSON + i) for i in range(20)]
@@ -182,15 +182,8 @@ def test_lessons_come_one_language_after_the_other():
         assert all(opening in decode(talk.encoded.input_ids) for talk in talks)
 
 
-def test_maps_are_asked_about_as_pictures_are():
+def test_maps_are_asked_about_as_pictures_are(learner):
     """Behind the system text and for short answers, most of them; descriptions seldom."""
-    learner = mini_decoder.TextLearner(
-        mini_start.build_decoder("mistral", 160, 1400),
-        str(PRETRAINED / "mini_saiga"),
-        "saiga_mistral",
-        mini_decoder.BILINGUAL,
-        1,
-    )
     decode = learner.encoders[0].tokenizer.decode
     first = 2 * mini_decoder.LESSON
     talks = [learner.example(first + i) for i in range(3 * mini_decoder.BATCH)]
