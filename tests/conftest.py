@@ -77,11 +77,20 @@ def demo_world(tmp_path_factory):
 @pytest.fixture(scope="session")
 def short_run(demo_world, tmp_path_factory):
     """The run folder of two steps, with a checkpoint of each; only to be read."""
-    root = tmp_path_factory.mktemp("short_run")
-    more = ["--trainer.max_steps=2", "--checkpoint.every_n_train_steps=1", "--data.num_workers=0"]
+    return two_steps(demo_world, tmp_path_factory.mktemp("short_run"))
+
+
+@pytest.fixture(scope="session")
+def random_run(demo_world, tmp_path_factory):
+    """Likewise, with a random decoder: for what compares roundings, or wants different answers."""
+    root = tmp_path_factory.mktemp("random_run")
     decoder = runs.random_decoder(demo_world, root / "decoder", spread=0.05)
-    more.append(f"--model.language.name={decoder.name}")
-    runs.command_line(*long_run.command(demo_world, root)[3:], *more)
+    return two_steps(demo_world, root, f"--model.language.name={decoder.name}")
+
+
+def two_steps(world, root, *flags):
+    more = ["--trainer.max_steps=2", "--checkpoint.every_n_train_steps=1", "--data.num_workers=0"]
+    runs.command_line(*long_run.command(world, root)[3:], *more, *flags)
     return root / "version_0"
 
 

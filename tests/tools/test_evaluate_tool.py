@@ -90,8 +90,8 @@ def test_the_russian_protocol_in_one_command(run, short_run, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["blip2", "instructblip", "llava", "our own"])
-def test_any_model(run, published_models, short_run, kind, tmp_path):
-    model = short_run if kind == "our own" else published_models(kind)
+def test_any_model(run, published_models, random_run, kind, tmp_path):
+    model = random_run if kind == "our own" else published_models(kind)
     out = run(model, tmp_path, "--max-new-tokens", 4)
     assert "asked 112 prompts, 0 had answers" in out
     rows = read_ledger(tmp_path / "ledger.jsonl")

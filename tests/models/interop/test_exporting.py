@@ -181,8 +181,8 @@ def test_a_template_that_is_a_file_goes_with_it(twin, adapted, tmp_path, form):
 
 
 @pytest.mark.parametrize("form", ["adapter", "llava"])
-def test_a_run_s_checkpoint_goes_out_by_the_tool_and_comes_back(short_run, tmp_path, form):
-    checkpoint = short_run / "checkpoints/last.ckpt"
+def test_a_run_s_checkpoint_goes_out_by_the_tool_and_comes_back(random_run, tmp_path, form):
+    checkpoint = random_run / "checkpoints/last.ckpt"
     given = ["--checkpoint", checkpoint, "--output", tmp_path / "out", "--format", form]
     assert run([*map(str, given), "--dtype", "float32"]) == 0
     assert (tmp_path / "out/README.md").is_file()
