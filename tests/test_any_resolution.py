@@ -68,8 +68,7 @@ def fit(world, shards, root, *more):
         *("--data.benchmarks", json.dumps({"pope": benchmark})),
         *("--data.pack_tokens", 700, "--data.num_workers", 0, "--data.sample_log", "true"),
         *("--model.generation.max_new_tokens", 4, "--checkpoint.every_n_train_steps", 2),
-        *("--trainer.accumulate_grad_batches", 1),
-        *("--trainer.log_every_n_steps", 1),
+        *("--trainer.accumulate_grad_batches", 1, "--trainer.log_every_n_steps", 1),
         *("--trainer.default_root_dir", root, "--progress.refresh_rate", 0),
         *more,
     )

@@ -38,7 +38,7 @@ def map_of(scene: Scene, wording: Wording) -> list[str]:
     for text, extent in zip(texts, extents, strict=True):
         for cell in np.flatnonzero(coverage(extent) >= COVERED):
             cells[cell] = text
-    for text, extent in zip(texts, extents, strict=True):
+    for text, extent in zip(texts, extents, strict=True):  # behind all, which may cover it too
         cells[middle(extent)] = f"{MIDDLE} {text}"
     if scene.word is not None:
         for letter, cell in letter_places(scene.word):

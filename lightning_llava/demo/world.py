@@ -50,7 +50,7 @@ class DemoWorld(Preparation):
     """Validation pictures, which the benchmarks ask about too; OCR about as many that have a word,
     for which more are drawn."""
     seed: int = 0
-    """What pictures, questions and the mini models' weights are drawn from."""
+    """What pictures and questions are drawn from. The mini models are those that ship."""
 
     def prepare(self) -> None:
         """Write the world, unless it stands there already, made with these settings by this code.
