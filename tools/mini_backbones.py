@@ -17,9 +17,10 @@ from tempfile import TemporaryDirectory
 
 import torch
 from mini_cards import Card, write_card
+from mini_clip import build_tower, ends_texts, image_processor, rescale_features
 from mini_decoder import BILINGUAL, ENGLISH, TextLearner
 from mini_start import build_decoder
-from mini_tower import TowerLearner, build_tower, ends_texts, image_processor, rescale_features
+from mini_tower import TowerLearner
 from mini_training import Rates, train
 from transformers import PreTrainedTokenizerFast
 

@@ -20,6 +20,7 @@ from lightning_llava.text.turns import Turn
 from tool_files import TOOLS
 
 sys.path.insert(0, str(TOOLS))
+import mini_clip
 import mini_decoder
 import mini_map
 import mini_start
@@ -255,7 +256,7 @@ def test_shares_of_a_box_by_hand():
 
 def test_rescaled_features_are_of_size_one_and_say_the_same():
     torch.manual_seed(0)
-    clip = mini_tower.build_tower(1400, 5).eval()
+    clip = mini_clip.build_tower(1400, 5).eval()
     with torch.no_grad():
         clip.vision_model.pre_layrnorm.weight.mul_(30)
     pixels = torch.randn(4, 3, 128, 128)
@@ -266,7 +267,7 @@ def test_rescaled_features_are_of_size_one_and_say_the_same():
             return seen.hidden_states[-2][:, 1:], clip.visual_projection(seen.pooler_output)
 
     features, pictures = see()
-    mini_tower.rescale_features(clip, pixels)
+    mini_clip.rescale_features(clip, pixels)
     rescaled, same = see()
     assert rescaled.pow(2).mean().sqrt().item() == pytest.approx(1, abs=1e-3)
     assert torch.allclose(rescaled * features.pow(2).mean().sqrt(), features, rtol=1e-3, atol=1e-2)
