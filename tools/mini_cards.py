@@ -31,12 +31,19 @@ DATA = {
     "vicuna": CONVERSATIONS,
     "saiga": CONVERSATIONS,
 }
+IN_ANY_ORDER = "Half of the printed words have their letters in any order."
+SPELLING = {
+    "clip": "Three in four printed words are letters drawn at random.",
+    "vicuna": IN_ANY_ORDER,
+    "saiga": IN_ANY_ORDER,
+}
 TALKS = """Single questions about held-out scenes, exact match, per topic and on average. `text`:
 scenes described in sentences; `maps`: 64 places, each the sum of the embeddings of the words for
 what lies there, asked about for a short answer."""
 MEASURED = {
-    "clip": "Parts of 200 held-out scenes told by phrase, and recall at 1 among 200 pictures and "
-    "captions (`text`: which caption belongs to a picture; `picture`: the reverse):",
+    "clip": "Parts of 200 held-out scenes told by phrase, letters also in 100 words that training "
+    "never prints, and recall at 1 among 200 pictures and captions (`text`: which caption belongs "
+    "to a picture; `picture`: the reverse):",
     "vicuna": TALKS,
     "saiga": TALKS,
 }
@@ -63,7 +70,7 @@ def write_card(path: Path, card: Card) -> None:
 * Command: `{card.command}`, {card.steps} steps, seed {card.seed}, torch {torch.__version__},
   transformers {transformers.__version__}, {datetime.now(UTC).date()}.
 * Data: {DATA[card.what]}
-  Half of the printed words have their letters in any order. Kinds of object and words that are held
+  {SPELLING[card.what]} Kinds of object and words that are held
   out never occur.
 * Licence: Apache-2.0, as the code.
 

@@ -10,7 +10,7 @@ from lightning_llava.demo import drawing
 from lightning_llava.demo.drawing import Extent
 from lightning_llava.demo.scenes import PrintedWord, Scene
 from lightning_llava.demo.wording import Wording
-from lightning_llava.demo.words import HELD_OUT_WORDS
+from lightning_llava.demo.words import HELD_OUT_WORDS, SHARED_SHAPES, WORDS, Script
 from lightning_llava.lettering import font, ink
 
 GRID = 8
@@ -76,6 +76,25 @@ def respelt(scene: Scene, rng: Random) -> Scene:
         shuffled = "".join(rng.sample(text, len(text)))
         if shuffled not in HELD_OUT_WORDS:
             return replace(scene, word=replace(scene.word, text=shuffled))
+
+
+def spelt_at_random(scene: Scene, rng: Random) -> Scene:
+    """Print other letters of the word's script in its place, no held-out word.
+
+    Words in any order of their letters are not enough for a tower: from those it learned which
+    letters go together, and read 0.99 of the letters of words that it knew, 0.87 of others.
+    """
+    if scene.word is None:
+        return scene
+    script: Script = "latin" if scene.word.text in WORDS["latin"] else "cyrillic"
+    alphabet = sorted({letter for word in WORDS[script] for letter in word})
+    while True:
+        text = "".join(rng.sample(alphabet, len(scene.word.text)))
+        word = replace(scene.word, text=text)
+        left, _, right, _ = drawing.word_extent(word)
+        told_apart = not set(text) <= set(SHARED_SHAPES[script])
+        if told_apart and text not in HELD_OUT_WORDS and 0 <= left < right <= 1:
+            return replace(scene, word=word)
 
 
 def letters_of(word: PrintedWord) -> Iterator[tuple[str, Extent]]:

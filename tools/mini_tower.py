@@ -9,6 +9,7 @@ thousand pictures are too few to learn from captions alone what each patch shows
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count, islice
 from random import Random
 
 import numpy as np
@@ -23,8 +24,8 @@ from mini_map import (
     letter_places,
     letters_of,
     middle,
-    now_and_then_respelt,
     shares,
+    spelt_at_random,
 )
 from mini_training import chunks
 from torch import nn
@@ -33,9 +34,11 @@ from transformers import CLIPModel, PreTrainedTokenizerFast
 
 from lightning_llava.demo import drawing, english, russian
 from lightning_llava.demo.scenes import COLOURS, SHAPES, Scene, generate
-from lightning_llava.demo.words import WORDS
+from lightning_llava.demo.words import HELD_OUT_WORDS, WORDS
 
 BATCH = 64
+SPELT_AT_RANDOM = 0.75
+"""Share of the printed words that have letters drawn at random in their place."""
 MAX_LOGIT_SCALE = 4.6
 """ln 100, as in CLIP."""
 
@@ -106,7 +109,10 @@ class TowerLearner:
         """Add the gradients of 64 pictures; return the sum of the losses."""
         rng = Random(f"mini/{self.seed}/{step}")
         drawn = (generate(self.seed, step * BATCH + i, "train") for i in range(BATCH))
-        scenes = [now_and_then_respelt(scene, rng) for scene in drawn]
+        scenes = [
+            spelt_at_random(scene, rng) if rng.random() < SPELT_AT_RANDOM else scene
+            for scene in drawn
+        ]
         captions = [rng.choice((english, russian)).caption(scene) for scene in scenes]
         patches, pictures = self._compiled(self.pixels(scenes))
         parts = [(row, part) for row, scene in enumerate(scenes) for part in parts_of(scene)]
@@ -129,15 +135,12 @@ class TowerLearner:
             recall at 1 among `number` pictures and captions.
         """
         # Another seed than the world's: the pictures of the benchmarks are not looked at.
-        scenes = [generate(self.seed + 1, i, "validation") for i in range(number)]
-        seen = [self._features(self.pixels(scenes[part])) for part in chunks(number, BATCH)]
-        patches, pictures = (torch.cat(features) for features in zip(*seen, strict=True))
-        parts = [(row, part) for row, scene in enumerate(scenes) for part in parts_of(scene)]
-        told = self._tell_apart(patches, parts)
-        made = {
-            kind: float((logits.argmax(-1) == right).float().mean())
-            for kind, (logits, right) in told.items()
-        }
+        drawn = (generate(self.seed + 1, i, "validation") for i in count())
+        scenes = list(islice(drawn, number))
+        made, pictures = self._told(scenes)
+        unknown = (s for s in drawn if s.word is not None and s.word.text in HELD_OUT_WORDS)
+        told, _ = self._told(list(islice(unknown, number // 2)))
+        made["letter_of_held_out_words"] = told["letter"]
         for wording in (english, russian):
             alike = pictures @ self.texts([wording.caption(scene) for scene in scenes]).T
             own = torch.arange(number, device=alike.device)
@@ -145,6 +148,18 @@ class TowerLearner:
                 recall = float((logits.argmax(-1) == own).float().mean())
                 made[f"{name}_recall_at_1.{wording.CODE}"] = recall
         return made
+
+    def _told(self, scenes: list[Scene]) -> tuple[dict[str, float], torch.Tensor]:
+        """Return the share told right per kind of phrase, and the embeddings of the pictures."""
+        seen = [self._features(self.pixels(scenes[part])) for part in chunks(len(scenes), BATCH)]
+        patches, pictures = (torch.cat(features) for features in zip(*seen, strict=True))
+        parts = [(row, part) for row, scene in enumerate(scenes) for part in parts_of(scene)]
+        told = self._tell_apart(patches, parts)
+        made = {
+            kind: float((logits.argmax(-1) == right).float().mean())
+            for kind, (logits, right) in told.items()
+        }
+        return made, pictures
 
     def pixels(self, scenes: Sequence[Scene]) -> torch.Tensor:
         """Draw scenes and prepare them as the tower's processor does, [scenes, 3, side, side]."""

@@ -14,7 +14,7 @@ from lightning_llava.data.schema import Sample
 from lightning_llava.demo import drawing, english, russian
 from lightning_llava.demo.backbones import BACKBONES, PRETRAINED
 from lightning_llava.demo.scenes import HELD_OUT_KINDS, generate
-from lightning_llava.demo.words import HELD_OUT_WORDS
+from lightning_llava.demo.words import HELD_OUT_WORDS, SHARED_SHAPES, WORDS
 from lightning_llava.text.template import SHORT_ANSWER
 from lightning_llava.text.turns import Turn
 from tool_files import TOOLS
@@ -123,6 +123,25 @@ def test_letters_in_any_order_are_the_words_letters_and_no_held_out_word():
     assert different > 0.8 * len(spelt)
     wordless = next(scene for scene in scenes if scene.word is None)
     assert mini_map.respelt(wordless, Random(0)) == wordless
+
+
+def test_words_spelt_at_random_are_of_their_script_and_no_words_of_the_world():
+    scenes = [generate(1, index, "train") for index in range(400)]
+    printed = [scene for scene in scenes if scene.word is not None]
+    anew = [mini_map.spelt_at_random(scene, Random(scene.index)) for scene in printed]
+    known = {word: script for script, words in WORDS.items() for word in words}
+    letters = {script: set("".join(words)) for script, words in WORDS.items()}
+    for before, after in zip(printed, anew, strict=True):
+        script, text = known[before.word.text], after.word.text
+        assert set(text) <= letters[script]
+        assert not set(text) <= set(SHARED_SHAPES[script])
+        assert text not in HELD_OUT_WORDS
+        assert len(text) == len(before.word.text)
+        assert (after.objects, after.word.row) == (before.objects, before.word.row)
+    used = {letter for scene in anew for letter in scene.word.text}
+    assert used == letters["latin"] | letters["cyrillic"]
+    wordless = next(scene for scene in scenes if scene.word is None)
+    assert mini_map.spelt_at_random(wordless, Random(0)) == wordless
 
 
 def test_the_parts_of_a_picture_say_which_patch_is_in_the_middle():
