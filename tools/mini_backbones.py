@@ -29,6 +29,7 @@ from lightning_llava.demo.records import BUILDERS, samples
 from lightning_llava.demo.scenes import generate
 from lightning_llava.demo.tokens import train_tokenizer
 from lightning_llava.demo.world import LANGUAGES
+from lightning_llava.errors import explains_wrong_input
 
 TOKENIZER_SCENES = 2000
 MEASURED_ON = 64
@@ -40,8 +41,9 @@ DECODERS = {
 }
 
 
-def main() -> None:
-    """Run the command line."""
+@explains_wrong_input
+def main() -> int:
+    """Run the command line; return 0, or 2 on a wrong input."""
     args = _parser().parse_args()
     torch.manual_seed(args.seed)
     output = Path(args.output)
@@ -53,6 +55,7 @@ def main() -> None:
     scores = train(learner, steps, rates, checkpoint, args.check_every)
     command = shlex.join(["python", "tools/mini_backbones.py", *sys.argv[1:]])
     _save(learner, output / f"mini_{args.what}", Card(args.what, command, args.seed, steps, scores))
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,8 +71,8 @@ def _parser() -> argparse.ArgumentParser:
         ("--other-rate", Rates.others, "AdamW's"),
         ("--check-every", 200, "steps from one check to the next"),
         ("--device", "cpu", "where to train"),
-        ("--checkpoints", "runs/mini_backbones", "where the state is kept"),
-        ("--output", str(PRETRAINED), "where the results go"),
+        ("--checkpoints", "runs/mini_backbones", "where the state is kept, and taken up again"),
+        ("--output", str(PRETRAINED), "where the results go, in the place of what is there"),
     ):
         shown = f"{about}; default: %(default)s"
         parser.add_argument(flag, type=type(default), default=default, help=shown)
@@ -109,7 +112,7 @@ def _save(learner: TextLearner | TowerLearner, folder: Path, card: Card) -> None
         built = Path(scratch) / "built"
         if isinstance(learner, TowerLearner):
             clip = learner.clip.cpu()
-            scenes = [generate(1, index, "train") for index in range(MEASURED_ON)]
+            scenes = [generate(learner.seed, index, "train") for index in range(MEASURED_ON)]
             rescale_features(clip, learner.pixels(scenes))
             clip.save_pretrained(built)
             image_processor().save_pretrained(built)
@@ -124,4 +127,4 @@ def _save(learner: TextLearner | TowerLearner, folder: Path, card: Card) -> None
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -25,27 +25,21 @@ A decoder of the Mistral architecture that knows Russian and English, and in the
 embedded world of lightning_llava: coloured shapes and printed words, described in text. It has
 never seen a picture. It writes in the format `saiga_mistral`.""",
 }
-CONVERSATIONS = "128 new conversations a step about scenes of the world's training split."
 DATA = {
-    "clip": "64 new scenes a step of the world's training split, drawn on the spot.",
-    "vicuna": CONVERSATIONS,
-    "saiga": CONVERSATIONS,
+    "clip": """64 new scenes a step of the world's training split, drawn on the spot. Three in four
+  printed words are letters drawn at random.""",
+    "decoder": """128 new conversations a step about scenes of the world's training split. Behind
+  the first lessons five eighths of them show the scene as a map, 64 summed embeddings. Half of the
+  printed words have their letters in any order.""",
 }
-IN_ANY_ORDER = "Half of the printed words have their letters in any order."
-SPELLING = {
-    "clip": "Three in four printed words are letters drawn at random.",
-    "vicuna": IN_ANY_ORDER,
-    "saiga": IN_ANY_ORDER,
-}
-TALKS = """Single questions about held-out scenes, exact match, per topic and on average. `text`:
-scenes described in sentences; `maps`: 64 places, each the sum of the embeddings of the words for
-what lies there, asked about for a short answer."""
 MEASURED = {
-    "clip": "Parts of 200 held-out scenes told by phrase, letters also in 100 words that training "
-    "never prints, and recall at 1 among 200 pictures and captions (`text`: which caption belongs "
-    "to a picture; `picture`: the reverse):",
-    "vicuna": TALKS,
-    "saiga": TALKS,
+    "clip": """Parts of 200 scenes of the validation split told by phrase (`middle` and `letter`:
+the patches that have one), letters also in 100 pictures of words that training never prints, and
+recall at 1 among 200 pictures and captions (`text`: which caption belongs to a picture; `picture`:
+the reverse):""",
+    "decoder": """Single questions about scenes of the validation split, exact match, per topic and
+on average. `text`: scenes described in sentences; `maps`: 64 places, each the sum of the embeddings
+of the words for what lies there, asked about for a short answer.""",
 }
 
 
@@ -63,18 +57,18 @@ class Card:
 
 def write_card(path: Path, card: Card) -> None:
     """Write a card."""
+    kind = "clip" if card.what == "clip" else "decoder"
     rows = "\n".join(f"| {name} | {score:.3f} |" for name, score in card.scores.items())
     path.write_text(
         f"""{WHAT[card.what]}
 
 * Command: `{card.command}`, {card.steps} steps, seed {card.seed}, torch {torch.__version__},
   transformers {transformers.__version__}, {datetime.now(UTC).date()}.
-* Data: {DATA[card.what]}
-  {SPELLING[card.what]} Kinds of object and words that are held
-  out never occur.
+* Data: {DATA[kind]}
+  Kinds of object and words that are held out never occur.
 * Licence: Apache-2.0, as the code.
 
-{MEASURED[card.what]}
+{MEASURED[kind]}
 
 | what | score |
 |---|---|

@@ -131,8 +131,9 @@ class TowerLearner:
         """Score on held-out scenes.
 
         Returns:
-            Per kind of phrase, the share of the parts told right, patches counted one by one; and
-            recall at 1 among `number` pictures and captions.
+            Per kind of phrase, the share of the parts told right, patches counted one by one, and
+            of letters and middles those where there is one; and recall at 1 among `number` pictures
+            and captions.
         """
         # Another seed than the world's: the pictures of the benchmarks are not looked at.
         drawn = (generate(self.seed + 1, i, "validation") for i in count())
@@ -154,11 +155,10 @@ class TowerLearner:
         seen = [self._features(self.pixels(scenes[part])) for part in chunks(len(scenes), BATCH)]
         patches, pictures = (torch.cat(features) for features in zip(*seen, strict=True))
         parts = [(row, part) for row, scene in enumerate(scenes) for part in parts_of(scene)]
-        told = self._tell_apart(patches, parts)
-        made = {
-            kind: float((logits.argmax(-1) == right).float().mean())
-            for kind, (logits, right) in told.items()
-        }
+        made = {}
+        for kind, (logits, right) in self._tell_apart(patches, parts).items():
+            marked = torch.tensor([phrase != EMPTY for phrase in PHRASES[kind]])[right.cpu()]
+            made[kind] = float((logits.argmax(-1) == right)[marked].float().mean())
         return made, pictures
 
     def pixels(self, scenes: Sequence[Scene]) -> torch.Tensor:

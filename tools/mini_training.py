@@ -5,7 +5,7 @@ interrupted goes on as if it had not been.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Muon, Optimizer
+
+from lightning_llava.errors import SettingError
 
 WARM_UP = 50
 """Steps."""
@@ -34,6 +36,9 @@ class Rates:
 
 class Learner(Protocol):
     """What is trained."""
+
+    seed: int
+    """What its data are drawn from."""
 
     @property
     def module(self) -> nn.Module:
@@ -63,12 +68,18 @@ def train(
 
     Returns:
         The scores at the end.
+
+    Raises:
+        SettingError: the checkpoint is of another seed, number of steps or rates.
     """
+    training = {"seed": learner.seed, "steps": steps, **asdict(rates)}
     optimizers = _optimizers(learner.module, rates)
-    done = _load(checkpoint, learner.module, optimizers)
+    done = _load(checkpoint, training, learner.module, optimizers)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn()) as progress:
         bar = progress.add_task("training", total=steps, completed=done)
+        if done:
+            progress.console.print(f"{checkpoint} goes on behind step {done}", markup=False)
         for step in range(done, steps):
             for optimizer, peak in optimizers:
                 for group in optimizer.param_groups:
@@ -80,7 +91,7 @@ def train(
                 optimizer.zero_grad(set_to_none=True)
             progress.update(bar, advance=1, description=f"loss {loss:.3f}")
             if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
-                _save(checkpoint, step + 1, learner.module, optimizers)
+                _save(checkpoint, training, step + 1, learner.module, optimizers)
             if (step + 1) % check_every == 0:
                 shown = "  ".join(f"{k} {v:.3f}" for k, v in learner.scores().items())
                 progress.console.print(f"step {step + 1}: loss {loss:.3f}  {shown}")
@@ -103,21 +114,31 @@ def _optimizers(module: nn.Module, rates: Rates) -> list[tuple[Optimizer, float]
 
 
 Optimizers = list[tuple[Optimizer, float]]
+Training = dict[str, float]
+"""What a checkpoint must have been made with: seed, steps, rates."""
 
 
-def _save(checkpoint: Path, done: int, module: nn.Module, optimizers: Optimizers) -> None:
+def _save(
+    checkpoint: Path, training: Training, done: int, module: nn.Module, optimizers: Optimizers
+) -> None:
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     partial = checkpoint.with_suffix(".partial")
     states = [optimizer.state_dict() for optimizer, _ in optimizers]
-    torch.save({"done": done, "module": module.state_dict(), "optimizers": states}, partial)
+    state = {"training": training, "done": done, "module": module.state_dict()}
+    torch.save({**state, "optimizers": states}, partial)
     partial.replace(checkpoint)
 
 
-def _load(checkpoint: Path, module: nn.Module, optimizers: Optimizers) -> int:
+def _load(checkpoint: Path, training: Training, module: nn.Module, optimizers: Optimizers) -> int:
     """Return how many steps a checkpoint has behind it; 0 where there is none."""
     if not checkpoint.is_file():
         return 0
-    state = torch.load(checkpoint, weights_only=True)
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if state["training"] != training:
+        raise SettingError(
+            f"{checkpoint} is of a training with {state['training']}, expected {training}; name "
+            "other --checkpoints, or remove the file"
+        )
     module.load_state_dict(state["module"])
     for (optimizer, _), saved in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)

@@ -51,6 +51,8 @@ PROG = "python tools/paper_in_miniature.py"
 OUTPUT = Path("runs/paper_in_miniature")
 SHORT_ANSWERS = "train/{vqa,ocr}-*.tar"
 """What `question only` knows, in the world's folder."""
+SHORTEN = ("align_steps", "steps", "subset", "fit_flags")
+"""Options by which runs differ that are no variants."""
 PACKAGES = ("torch", "transformers", "lightning", "peft", "lightning-llava")
 
 
@@ -78,8 +80,13 @@ def _parser() -> ArgumentParser:
     )
     add = parser.add_argument
     add("--output", type=Path, default=OUTPUT, metavar="FOLDER", help="gets all that is made")
-    add("--align-steps", type=int, metavar="N", help="of the align stage; None: as its config says")
-    add("--steps", type=int, metavar="N", help="of the LoRA stage; None: as its config says")
+    add(
+        "--align-steps",
+        type=int,
+        metavar="N",
+        help="optimizer steps of the align stage; None: as its config",
+    )
+    add("--steps", type=int, metavar="N", help="those of the LoRA stage; None: as its config")
     add("--subset", type=int, metavar="N", help="questions asked of each split; None: all")
     add("fit_flags", nargs="*", metavar="-- FLAG", help="further flags of fit, in both stages")
     add_variant(parser)
@@ -100,6 +107,7 @@ class Experiment:
         self.folder = self.variant.folder(self.output)
         self.console = Console(highlight=False)
         self.world = read_world()
+        self.shortened = {name: getattr(options, name) for name in SHORTEN}
         self._done, self._parts = 0, 3 + len(STAGES) * len(MODELS) + len(MODELS)
         if self.variant.no_align:
             self._parts -= len(MODELS)
@@ -150,7 +158,7 @@ class Experiment:
 
     def _ask(self, model: str, specs: dict[str, BenchmarkSpec], folder: Path) -> Measured:
         answerer = load_answerer(model, "auto", device())
-        return measure(answerer, specs, self.world, folder, self.console)
+        return measure(answerer, specs, self.world, folder, self.shortened, self.console)
 
     def _lay_out(self, results: dict[str, Measured]) -> None:
         content = {
@@ -185,7 +193,7 @@ class Experiment:
             self.console.print(f"{self.folder / name}", soft_wrap=True, markup=False)
 
     def _compare(self) -> None:
-        """Lay all variants that were measured on this world side by side, if there are several."""
+        """Lay variants side by side that were measured on this world, shortened as this one."""
         variants: dict[str, Any] = {}
         for folder in [self.output, *sorted((self.output / "ablations").glob("*"))]:
             found = {
@@ -193,8 +201,12 @@ class Experiment:
                 for model in [*MODELS, BLIND]
                 if (path := folder / "scores" / folder_of(model) / MEASURED).is_file()
             }
-            here = world_hash()
-            results = {name: part for name, part in found.items() if part["of"]["world"] == here}
+            here = (world_hash(), self.shortened)
+            results = {
+                name: part
+                for name, part in found.items()
+                if (part["of"]["world"], part["of"]["shortened"]) == here
+            }
             if set(MODELS) <= results.keys():
                 variants[MAIN if folder == self.output else folder.name] = results
         if len(variants) > 1 or MAIN not in variants:

@@ -44,6 +44,7 @@ def measure(
     specs: Mapping[str, BenchmarkSpec],
     world: DemoWorld,
     folder: Path,
+    shortened: Mapping[str, Any],
     console: Console,
 ) -> Measured:
     """Ask the model what it has not answered yet, and write `measured.json` behind the report.
@@ -54,6 +55,8 @@ def measure(
         world: what is asked about.
         folder: gets ledger, report, gallery and `measured.json`; one that stands there is
             returned as it is if it is of the same model, questions and pictures.
+        shortened: options that make a run shorter than its configs; written down, as only runs
+            shortened alike are compared.
         console: shows the progress.
     """
     path, asked = folder / MEASURED, {name: asdict(spec) for name, spec in specs.items()}
@@ -61,6 +64,7 @@ def measure(
         "model": answerer.name,
         "fingerprint": answerer.fingerprint,
         "world": world_hash(),
+        "shortened": dict(shortened),
         "benchmarks": asked,
     }
     if path.is_file():
@@ -72,7 +76,7 @@ def measure(
     questions = load_benchmarks(specs, whole, seed=0)
     protocol = russian_protocol(Path(world.folder) / TABLE)
     meta = {**identity, "date": datetime.now(UTC).isoformat(timespec="seconds")}
-    del meta["benchmarks"]
+    del meta["benchmarks"], meta["shortened"]
     outcome = evaluate(questions, answerer, folder, meta, console, after=protocol.after)
     assert outcome is not None  # there is one process
     write_atomically(folder / "russian.json", measured_json(protocol.splits, protocol.questions))

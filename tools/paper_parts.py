@@ -4,9 +4,10 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -74,8 +75,11 @@ def once(
 
 def world_hash() -> str:
     """Tell the world that was prepared from one of other settings or other code."""
-    note = Path(read_world().folder) / FINGERPRINT
-    return sha256(note.read_bytes()).hexdigest()[:12]
+    return _hash([Path(read_world().folder) / FINGERPRINT])
+
+
+def _hash(files: Iterable[Path]) -> str:
+    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
 def train(
@@ -104,7 +108,14 @@ def train(
         if not last.is_file():
             raise SettingError(f"{folder}: training ended without {last}; see what it printed")
 
-    once(folder, {"world": world_hash(), "fit": shlex.join(arguments)}, fit, console)
+    made_with = {
+        "world": world_hash(),
+        "fit": shlex.join(arguments),
+        "configs": _hash(Path(file) for flag, file in pairwise(arguments) if flag == "-c"),
+    }
+    if stage != "align" and not variant.no_align:
+        made_with["align"] = _hash([run_folder("align", model, variant, output) / NOTE])
+    once(folder, made_with, fit, console)
 
 
 def run_command(words: list[str]) -> None:

@@ -99,15 +99,13 @@ def ablation_lines(variants: Mapping[str, Results]) -> Lines:
     """Lay variants side by side: a variant and a model per line, without intervals.
 
     Args:
-        variants: name → results; the first is what the others are held against.
+        variants: name → results.
     """
     columns = [(language, kind) for language in LANGUAGES for kind in KINDS]
     header = [f"{KINDS[kind]} {language}" for language, kind in columns]
     lines = [["variant", "model", *header]]
     for name, results in variants.items():
         for model, measured in results.items():
-            if model == BLIND and name != next(iter(variants)):
-                continue  # it looks at no picture, so that no variant changes it
             found = {language: _of_language(measured, language) for language in LANGUAGES}
             cells = [_headline(found[language].get(kind), False) for language, kind in columns]
             lines.append([name, model, *cells])

@@ -1,5 +1,6 @@
 """tools/mini_*.py: what the mini backbones start from, learn from, and resume to."""
 
+import re
 import sys
 from random import Random
 
@@ -13,8 +14,9 @@ from lightning_llava.batch import IMAGE_TOKEN_INDEX
 from lightning_llava.data.schema import Sample
 from lightning_llava.demo import drawing, english, russian
 from lightning_llava.demo.backbones import BACKBONES, PRETRAINED
-from lightning_llava.demo.scenes import HELD_OUT_KINDS, generate
+from lightning_llava.demo.scenes import HELD_OUT_KINDS, SceneObject, generate, kinds_of
 from lightning_llava.demo.words import HELD_OUT_WORDS, SHARED_SHAPES, WORDS
+from lightning_llava.errors import SettingError
 from lightning_llava.text.template import SHORT_ANSWER
 from lightning_llava.text.turns import Turn
 from tool_files import TOOLS
@@ -225,18 +227,25 @@ def test_maps_are_asked_about_as_pictures_are(learner):
     assert shares["maps"][2] > 0.4 > 0.3 > shares["text"][2]
 
 
-def test_nothing_held_out_is_said_in_training():
-    said_of = [
-        turn.text
-        for index in range(300)
-        for turn in mini_texts.conversation(
-            generate(1, index, "train"), english, english, Random(index), 6
-        )
-    ]
-    everything = " ".join(said_of)
-    assert "red circle" in everything
-    assert not [kind for kind in HELD_OUT_KINDS if " ".join(kind) in everything]
-    assert not [word for word in HELD_OUT_WORDS if f'"{word}"' in everything]
+def test_nothing_held_out_is_said_in_training(learner):
+    """In a lesson or behind them, in sentences or in maps, in either language."""
+    decode = learner.encoders[0].tokenizer.decode
+    first = 2 * mini_decoder.LESSON
+    talks = [learner.example(number) for number in (*range(100), *range(first, first + 400))]
+    said = [decode(talk.encoded.input_ids.clip(0)) for talk in talks]
+    said += [decode(cell) for talk in talks for cell in talk.cells or []]
+    everything = " ".join(said)
+
+    def named(kinds):
+        things = [SceneObject(kind, size, 0) for kind in kinds for size in ("small", "large")]
+        phrases = {w.describe(thing) for w in (english, russian) for thing in things}
+        return {phrase for phrase in phrases if phrase in everything}
+
+    assert len(named(kinds_of("train"))) > 100
+    assert not named(HELD_OUT_KINDS)
+    written = set(re.findall(r'["«](\w+)["»]', everything))
+    assert len(written & set(WORDS["cyrillic"])) > 20 < len(written & set(WORDS["latin"]))
+    assert not written & HELD_OUT_WORDS
 
 
 def test_letters_are_where_their_ink_is():
@@ -301,7 +310,7 @@ class Line:
         self.module = torch.nn.Sequential()
         self.module.add_module("layers", torch.nn.Sequential(torch.nn.Linear(3, 3)))
         self.module = torch.nn.Sequential(self.module, torch.nn.Linear(3, 1))
-        self.stop_at = None
+        self.seed, self.stop_at = 0, None
 
     def learn(self, step):
         if step == self.stop_at:
@@ -327,6 +336,9 @@ def test_a_training_that_was_interrupted_ends_as_one_that_was_not(tmp_path, monk
     mini_training.train(resumed, 20, rates, tmp_path / "broken.ckpt", 100)
     for one, other in zip(whole.module.parameters(), resumed.module.parameters(), strict=True):
         assert torch.equal(one, other)
+    for steps, other_rates in ((19, rates), (20, mini_training.Rates(others=1e-3))):
+        with pytest.raises(SettingError, match=r"broken.ckpt is of a training with .*'steps': 20"):
+            mini_training.train(Line(), steps, other_rates, tmp_path / "broken.ckpt", 100)
 
 
 def test_the_rate_goes_up_stays_and_comes_down_to_nothing():

@@ -261,3 +261,12 @@ def test_the_whole_experiment_and_two_ablations(checkout, monkeypatch, capsys):
     other = ["3" if word == "2" else word for word in SHORT]
     assert main(other) == 2
     assert "was made with fit" in capsys.readouterr().err
+    note = Path("out/align/mini-vicuna/part.json")
+    note.write_text(note.read_text() + "\n")
+    assert main(SHORT) == 2
+    assert "out/lora/mini-vicuna was made with align" in capsys.readouterr().err
+    for stage in ("lora", "align"):
+        recipe = Path(f"configs/demo/{stage}.yaml")
+        recipe.write_text(recipe.read_text() + "# another recipe\n")
+        assert main(SHORT) == 2
+        assert f"out/{stage}/mini-vicuna was made with configs" in capsys.readouterr().err
