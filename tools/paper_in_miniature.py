@@ -29,7 +29,6 @@ from paper_variants import (
     BENCHMARKS,
     MAIN,
     MODELS,
-    STAGES,
     add_variant,
     checkpoint,
     fit_arguments,
@@ -108,9 +107,7 @@ class Experiment:
         self.console = Console(highlight=False)
         self.world = read_world()
         self.shortened = {name: getattr(options, name) for name in SHORTEN}
-        self._done, self._parts = 0, 3 + len(STAGES) * len(MODELS) + len(MODELS)
-        if self.variant.no_align:
-            self._parts -= len(MODELS)
+        self._done, self._parts = 0, 3 + (len(self.variant.stages) + 1) * len(MODELS)
 
     def run(self) -> None:
         """Train, ask, lay out."""
@@ -120,9 +117,8 @@ class Experiment:
             blank_records(self.output, self.console)
         other_pictures(self.variant, self.output, self.console)
         for model in MODELS:
-            for stage in STAGES:
-                if stage != "align" or not self.variant.no_align:
-                    self._train(stage, model)
+            for stage in self.variant.stages:
+                self._train(stage, model)
         results = {model: self._measure(model) for model in MODELS}
         self._say(BLIND)
         shards = f"{self.world.folder}/{SHORT_ANSWERS}"
@@ -178,9 +174,8 @@ class Experiment:
         draw_scores(results, self.folder / "scores.png")
         runs = {
             (stage, model): run_folder(stage, model, self.variant, self.output) / "version_0"
-            for stage in STAGES
+            for stage in self.variant.stages
             for model in MODELS
-            if stage != "align" or not self.variant.no_align
         }
         draw_losses(runs, self.folder / "losses.png")
         ledgers = {model: self.folder / "scores" / model / "ledger.jsonl" for model in MODELS}

@@ -48,6 +48,11 @@ class Variant:
         ]
         return "_".join(filter(None, parts)) or MAIN
 
+    @property
+    def stages(self) -> list[str]:
+        """What is trained, in order."""
+        return [stage for stage in STAGES if stage != "align" or not self.no_align]
+
     def trained_as(self, stage: str) -> "Variant":
         """Return the simplest variant that has the same weights after a stage."""
         if stage == "align":

@@ -1,7 +1,8 @@
 """Which questions the benchmarks about the validation pictures ask: balanced, topic by topic.
 
-Two splits tell what was learnt from what was only seen: `seen` has pictures, words and questions
-without any combination that training lacks, `held_out` the others.
+Two splits tell what was learnt from what was only seen. `seen` has pictures and questions without a
+colour and shape that training never puts together, `held_out` the others. Questions for the printed
+word are divided by the word alone, all others whatever is printed.
 """
 
 from collections import defaultdict

@@ -143,12 +143,14 @@ def _shown(work: Sequence[T], what: str) -> Iterable[T]:
 def _code_hash() -> str:
     """Hash the files that decide what the world looks like."""
     package = Path(__file__).parents[1]
+    makers = ("data/schema.py", "data/shards.py", "lettering.py", "text/template.py")
     sources = [
         *(package / "demo").glob("*.py"),
         *(package / "demo" / "fonts").glob("*.ttf"),
-        *PRETRAINED.rglob("*.*"),
+        *PRETRAINED.rglob("*.json"),
+        *PRETRAINED.rglob("*.safetensors"),
         *(package / "text" / "templates").glob("*.yaml"),
-        *(package / part for part in ("data/schema.py", "data/shards.py", "text/template.py")),
+        *(package / part for part in makers),
     ]
     digest = sha256()
     for source in sorted(sources):
