@@ -42,7 +42,10 @@ def main() -> int:
 
 def _together(splits: dict, keys: list[str]) -> tuple[float, float]:
     """Return the score over all questions, and that of the held-out ones."""
-    found = {name: mean(splits[name][key] for key in keys) for name in ("seen", "held_out")}
+    try:
+        found = {name: mean(splits[name][key] for key in keys) for name in ("seen", "held_out")}
+    except KeyError as error:
+        sys.exit(f"the report has no {error}; ask all questions, without --subset")
     total = {name: splits[name]["total"] for name in found}
     over_all = sum(found[name] * total[name] for name in found) / sum(total.values())
     return over_all, found["held_out"]

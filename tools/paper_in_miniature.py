@@ -204,6 +204,9 @@ class Experiment:
             }
             if set(MODELS) <= results.keys():
                 variants[MAIN if folder == self.output else folder.name] = results
+            elif found:
+                what = f"{folder}: left out of the comparison, as it is of another world, of other "
+                self.console.print(f"{what}{', '.join(SHORTEN)}, or not finished", markup=False)
         if len(variants) > 1 or MAIN not in variants:
             lines = ablation_lines(variants)
             write_atomically(self.output / "ablations.md", f"# Ablations\n\n{markdown(lines)}\n")

@@ -25,11 +25,11 @@ PARTS = {
 ORDER = [*VQA_TOPICS, "obj", "attr", "cat", "seen", "held_out", *POPE_SPLITS, "Latin", "Cyrillic"]
 """Of splits and parts, from left to right."""
 LEGEND = """\
-VQAv2, GQA, OCR: accuracy, the mean of pictures whose combinations training has (`seen`) and of
-such as it lacks (`held_out`); POPE: mean F1 of its splits. In brackets: 95 % interval, images drawn
-anew; it speaks of other pictures, not of another training run. Questions in Russian: answers are
-brought back into English, but for OCR. `question only` does not look: it gives the commonest answer
-that training has to the question's words."""
+VQAv2, GQA, OCR: accuracy, the mean of pictures whose colours and shapes go together in training
+(`seen`; OCR: of words that it prints) and of the others (`held_out`); POPE: mean F1 of its splits.
+In brackets: 95 % interval, images drawn anew; it speaks of other pictures, not of another training
+run. Questions in Russian: answers are brought back into English, but for OCR. `question only` does
+not look: it gives the commonest answer that training has to the question's words."""
 LEANING_LEGEND = """\
 `yes`: share of answers that say yes, where yes or no is right; half of the right ones do.
 `language`: share of answers in the language asked in, of those with letters (VQAv2, GQA, POPE).

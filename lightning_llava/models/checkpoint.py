@@ -184,7 +184,10 @@ def _likely_cause(unexpected: list[str], reshaped: list[str]) -> str:
     if "image_newline" in unexpected:
         return "It was trained with model.vision.any_resolution: true; set that."
     if any(".lora_" in name for name in reshaped):
-        return "The adapters have another rank: check model.lora.r."
+        return (
+            "The adapters have another rank, or the LLM other widths: check model.lora.r and "
+            "model.language.name."
+        )
     if reshaped:
         return (
             "The parts have other widths: check model.vision.name, model.language.name and "
