@@ -151,11 +151,15 @@ def test_training_goes_on_from_its_last_checkpoint(checkout, monkeypatch):
     monkeypatch.setattr(paper_parts, "run_command", killed)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            paper_parts.train("align", "mini-saiga", variant(), output, ["-c", "a.yaml"], QUIET)
+            paper_parts.train(
+                "align", "mini-saiga", variant(), output, ["-c", "configs/demo.yaml"], QUIET
+            )
     monkeypatch.setattr(paper_parts, "run_command", commands.append)
     for _ in range(2):
-        paper_parts.train("align", "mini-saiga", variant(), output, ["-c", "a.yaml"], QUIET)
-    fresh = ["fit", "-c", "a.yaml", "--trainer.default_root_dir", "out/align/mini-saiga"]
+        paper_parts.train(
+            "align", "mini-saiga", variant(), output, ["-c", "configs/demo.yaml"], QUIET
+        )
+    fresh = ["fit", "-c", "configs/demo.yaml", "--trainer.default_root_dir", "out/align/mini-saiga"]
     last = run / "checkpoints" / "last.ckpt"
     again = ["fit", "--config", str(run / "config.yaml"), "--ckpt_path", str(last)]
     assert commands == [fresh, fresh, again]
@@ -165,8 +169,8 @@ def test_a_training_without_a_checkpoint_is_no_training(checkout, monkeypatch):
     import paper_parts
 
     monkeypatch.setattr(paper_parts, "run_command", lambda words: None)
-    with pytest.raises(SettingError, match="training ended without out/lora/mini-saiga/"):
-        paper_parts.train("lora", "mini-saiga", variant(), Path("out"), [], QUIET)
+    with pytest.raises(SettingError, match="training ended without out/align/mini-saiga/"):
+        paper_parts.train("align", "mini-saiga", variant(), Path("out"), [], QUIET)
 
 
 def test_pictures_of_other_scenes(checkout):
