@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from paper_parts import world_hash
 from rich.console import Console
@@ -15,12 +16,13 @@ from lightning_llava.demo.scenes import HELD_OUT_KINDS, generate
 from lightning_llava.demo.world import DemoWorld
 from lightning_llava.evaluation.answerers.protocol import Answerer
 from lightning_llava.evaluation.benchmarks import RESERVED_SPLIT, load_benchmarks
+from lightning_llava.evaluation.intervals import interval, mean_ratio, sum_by_cluster
 from lightning_llava.evaluation.json_lines import write_atomically
 from lightning_llava.evaluation.ledger import LedgerRow
-from lightning_llava.evaluation.measures import Intervals, with_intervals
+from lightning_llava.evaluation.measures import Intervals, cluster_numbers, with_intervals
 from lightning_llava.evaluation.report import score_rows
 from lightning_llava.evaluation.run import evaluate
-from lightning_llava.evaluation.scorers.language import SCRIPTS, script_share
+from lightning_llava.evaluation.scorers.language import SCRIPTS, language_update, script_share
 from lightning_llava.evaluation.translation.cache import CachedTranslator, TranslationCache
 from lightning_llava.evaluation.translation.protocol import RussianProtocol
 from lightning_llava.evaluation.translation.tasks import measured_json
@@ -30,7 +32,7 @@ from lightning_llava.specs import BenchmarkSpec
 MEASURED = "measured.json"
 TABLE = "russian.tsv"
 """In the world's folder: all questions and answers in both languages."""
-LEANS = ("yes_ratio", "language_fidelity", "unknown_rate", "cer", "total")
+LEANS = ("yes_ratio", "unknown_rate", "cer")
 Measured = dict[str, Any]
 
 
@@ -115,7 +117,7 @@ def describe(
         Per benchmark `kind`, `language`, `splits` (each split's, and the `mean`'s, measures with
         their intervals), `parts` (the same by topic, script, or by whether a picture shows what
         training lacks), the numbers of `LEANS` over all its questions, and `ceiling`, where the
-        answers were translated.
+        answers were translated. Beside them `fidelity`, see there.
     """
     splits, parts = with_intervals(rows), with_intervals(_regrouped(rows, seed))
     together = score_rows([replace(row, split="all", question_id=_id(row)) for row in rows])
@@ -133,7 +135,29 @@ def describe(
         top = protocol.get(f"{benchmark}/{RESERVED_SPLIT}", {}).get("ceiling")
         if top is not None:
             measured[benchmark]["ceiling"] = top
-    return {"benchmarks": measured}
+    return {"benchmarks": measured, "fidelity": fidelity(rows)}
+
+
+def fidelity(rows: Sequence[LedgerRow]) -> dict[str, Any]:
+    """Return per language the share of answers in the language asked in, with its interval.
+
+    Of all answers that have letters. Printed words are in either script, whatever the question's
+    language; OCR is left out.
+    """
+    found: dict[str, Any] = {}
+    for language in dict.fromkeys(row.language for row in rows):
+        counted = [
+            (row, language_update([row.raw_answer], language))
+            for row in rows
+            if row.language == language and row.kind != "ocr"
+        ]
+        chosen = [row for row, count in counted if not count.neutral]
+        if chosen:
+            asked = [(count.asked, 1.0) for _, count in counted if not count.neutral]
+            together = np.zeros(len(chosen), np.int64)
+            sums = sum_by_cluster(cluster_numbers(chosen), together, np.array(asked))
+            found[language] = asdict(interval(sums, mean_ratio, len(chosen)))
+    return found
 
 
 def _regrouped(rows: Sequence[LedgerRow], seed: int) -> list[LedgerRow]:

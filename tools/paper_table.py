@@ -32,7 +32,8 @@ run. Questions in Russian: answers are brought back into English, but for OCR. `
 not look: it gives the commonest answer that training has to the question's words."""
 LEANING_LEGEND = """\
 `yes`: share of answers that say yes, where yes or no is right; half of the right ones do.
-`language`: share of answers in the language asked in, of those with letters (VQAv2, GQA, POPE).
+`language`: share of answers in the language asked in, of those with letters (VQAv2, GQA, POPE),
+and its 95 % interval.
 `unread`: neither yes nor no in POPE. `MT`: the ceiling, what right answers score after the way into
 Russian and back."""
 
@@ -66,23 +67,9 @@ def leaning_lines(results: Results) -> Lines:
         ceilings = [_number(found.get(kind, {}).get("ceiling")) for kind in ("vqav2", "gqa")]
         unread = _number(found.get("pope", {}).get("unknown_rate"))
         error = _number(found.get("ocr", {}).get("cer"))
-        spoken = _number(fidelity(found))
+        spoken = _cell(results[model].get("fidelity", {}).get(language))
         lines.append([model, LANGUAGES[language], *yes, spoken, unread, *ceilings, error])
     return lines
-
-
-def fidelity(found: Mapping[str, Mapping[str, Any]]) -> float | None:
-    """Return the share of answers in the language asked in, each question weighing the same.
-
-    Printed words are in either script, whatever the question's language; OCR is left out.
-    """
-    known = [
-        (part["language_fidelity"], part["total"])
-        for kind, part in found.items()
-        if kind != "ocr" and "language_fidelity" in part
-    ]
-    total = sum(weight for _, weight in known)
-    return sum(share * weight for share, weight in known) / total if total else None
 
 
 def split_lines(results: Results) -> Lines:

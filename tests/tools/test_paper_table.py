@@ -31,10 +31,9 @@ def measured(scores, low=None):
             "splits": splits,
             "parts": {"where": splits["seen"], "exists": splits["seen"]},
             "yes_ratio": 0.25,
-            "language_fidelity": 0.5 if kind == "pope" else 1.0,
-            "total": 300 if kind == "pope" else 100,
         }
-    return {"benchmarks": benchmarks}
+    spoken = {"value": 0.625, "low": 0.5, "high": 0.75, "questions": 50}
+    return {"benchmarks": benchmarks, "fidelity": {"en": spoken}}
 
 
 RESULTS = {
@@ -64,8 +63,7 @@ def test_leanings_and_language():
     header, first, *_ = leaning_lines(RESULTS)
     found = dict(zip(header, first, strict=True))
     assert (found["yes, VQAv2"], found["yes, GQA"], found["MT, VQAv2"]) == ("0.250", "–", "–")
-    # 100 questions of VQAv2, all in the language, and half of POPE's 300; OCR does not count.
-    assert found["language"] == "0.625"
+    assert found["language"] == "0.625 (0.500–0.750)"
 
 
 def test_tables_fit_a_terminal():
@@ -136,7 +134,8 @@ def test_a_ledger_measured_by_hand():
         *rows_of("ocr", ("SUN", "SUN", {}, 1), ("ДОМ", "ДЫМ", {}, 2)),
         *rows_of("pope", ("yes", "Yes", {}, shows[True]), ("no", "Yes", {}, shows[False])),
     ]
-    found = describe(rows, {"vqav2/mean": {"ceiling": 0.75}}, seed=0)["benchmarks"]
+    measured = describe(rows, {"vqav2/mean": {"ceiling": 0.75}}, seed=0)
+    found = measured["benchmarks"]
     vqav2, ocr, pope = (found[name] for name in ("vqav2", "ocr", "pope"))
     assert {name: part["accuracy"]["value"] for name, part in vqav2["splits"].items()} == {
         "seen": 0.5,
@@ -145,13 +144,29 @@ def test_a_ledger_measured_by_hand():
     }
     assert vqav2["parts"]["exists"]["accuracy"]["value"] == 0.5
     assert vqav2["parts"]["colour_of"]["accuracy"]["value"] == 1.0
-    assert (vqav2["yes_ratio"], vqav2["ceiling"], vqav2["total"]) == (1.0, 0.75, 3)
+    assert (vqav2["yes_ratio"], vqav2["ceiling"]) == (1.0, 0.75)
     assert ocr["cer"] == pytest.approx(1 / 6)
     assert ocr["parts"]["Latin"]["accuracy"]["value"] == 1
     assert ocr["parts"]["Cyrillic"]["accuracy"]["value"] == 0
     assert pope["parts"]["held_out"]["accuracy"]["value"] == 1
     assert pope["parts"]["seen"]["accuracy"]["value"] == 0
     assert pope["yes_ratio"] == 1
+
+
+def test_the_language_of_the_answers_by_hand():
+    """Of answers with letters, and not of printed words; pictures are drawn whole."""
+    from paper_measure import fidelity
+
+    kind = {"question_type": "where", "answer_type": "other"}
+    said = [("top", "Вверху", kind, 1), ("top", "Top", kind, 2), ("2", "2", kind, 3)]
+    rows = [
+        *rows_of("vqav2", *said, *said, language="ru"),
+        *rows_of("ocr", ("SUN", "SUN", {}, 4), language="ru"),
+        *rows_of("pope", ("yes", "Yes", {}, 5), language="en"),
+    ]
+    found = fidelity(rows)
+    assert found["ru"] == {"value": 0.5, "low": 0.0, "high": 1.0, "images": 2, "questions": 4}
+    assert (found["en"]["value"], found["en"]["questions"]) == (1.0, 1)
 
 
 @pytest.mark.parametrize(
