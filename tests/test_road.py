@@ -206,7 +206,7 @@ def test_a_refused_resume_leaves_the_run_as_it_was(trained, capsys):
     assert "model.lora.r is 8 but the checkpoint has 128" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         command_line("fit", *resume, "--data.pack_tokens", 999)
-    assert "data.pack_tokens is 999 but the checkpoint has 1024" in capsys.readouterr().err
+    assert "data.pack_tokens is 999 but the checkpoint has 2048" in capsys.readouterr().err
     after = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
     assert {path: content for path, content in after.items() if path in before} == before
 
