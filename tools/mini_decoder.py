@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mini_map import GRID, map_of, now_and_then_respelt
+from mini_map import GRID, map_of, respelt
 from mini_texts import IN_SENTENCES, WEIGHTS, conversation, single
 from mini_training import chunks
 from torch import nn
@@ -39,6 +39,8 @@ MAPS = 5 * MICRO_BATCH
 padded to one length."""
 MAP_NOISE = 0.3
 """Of the places' embeddings, as a share of their size: what a projector gives is never exact."""
+RESPELT = 0.5
+"""Share of the scenes whose word has its letters in any order."""
 MIXED = 0.25
 """Share of a bilingual decoder's conversations whose description may be in the other language;
 maps always may, as pictures are asked about in both."""
@@ -112,7 +114,9 @@ class TextLearner:
     def example(self, number: int) -> Talk:
         """Make training conversation `number`."""
         rng = Random(f"mini/{self.seed}/{number}")
-        scene = now_and_then_respelt(generate(self.seed, number, "train"), rng)
+        scene = generate(self.seed, number, "train")
+        if rng.random() < RESPELT:
+            scene = respelt(scene, rng)
         lesson = number // LESSON
         is_lesson = lesson < len(self.languages)
         languages = self.languages[lesson : lesson + 1] if is_lesson else self.languages

@@ -20,8 +20,6 @@ MIDDLE = "1"
 """Stands before an object's words where its middle lies: what lies at several places is one."""
 COVERED = 0.25
 """Share of a place that an object must cover to be named there; that of its middle always is."""
-RESPELT = 0.5
-"""Share of the training scenes whose word has its letters in any order."""
 
 
 def map_of(scene: Scene, wording: Wording) -> list[str]:
@@ -62,13 +60,11 @@ def letter_places(word: PrintedWord) -> Iterator[tuple[str, int]]:
         free = column + 1
 
 
-def now_and_then_respelt(scene: Scene, rng: Random) -> Scene:
-    """Respell a share of the scenes, so that letters are learned and not the words."""
-    return respelt(scene, rng) if rng.random() < RESPELT else scene
-
-
 def respelt(scene: Scene, rng: Random) -> Scene:
-    """Put the letters of the printed word into any order that is no held-out word."""
+    """Put the letters of the printed word into any order that is no held-out word.
+
+    So that a decoder learns letters, and not the words.
+    """
     if scene.word is None:
         return scene
     text = scene.word.text

@@ -190,13 +190,13 @@ class Experiment:
     def _compare(self) -> None:
         """Lay variants side by side that were measured on this world, shortened as this one."""
         variants: dict[str, Any] = {}
+        here = (world_hash(), self.shortened)
         for folder in [self.output, *sorted((self.output / "ablations").glob("*"))]:
             found = {
                 model: json.loads(path.read_text(encoding="utf-8"))
                 for model in [*MODELS, BLIND]
                 if (path := folder / "scores" / folder_of(model) / MEASURED).is_file()
             }
-            here = (world_hash(), self.shortened)
             results = {
                 name: part
                 for name, part in found.items()

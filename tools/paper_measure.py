@@ -62,13 +62,12 @@ def measure(
         console: shows the progress.
     """
     path, asked = folder / MEASURED, {name: asdict(spec) for name, spec in specs.items()}
-    identity = {
+    about = {
         "model": answerer.name,
         "fingerprint": answerer.fingerprint,
         "world": world_hash(),
-        "shortened": dict(shortened),
-        "benchmarks": asked,
     }
+    identity = {**about, "shortened": dict(shortened), "benchmarks": asked}
     if path.is_file():
         known = json.loads(path.read_text(encoding="utf-8"))
         if known["of"] == identity:
@@ -77,8 +76,7 @@ def measure(
     whole = all(spec.subset is None for spec in specs.values())
     questions = load_benchmarks(specs, whole, seed=0)
     protocol = russian_protocol(Path(world.folder) / TABLE)
-    meta = {**identity, "date": datetime.now(UTC).isoformat(timespec="seconds")}
-    del meta["benchmarks"], meta["shortened"]
+    meta = {**about, "date": datetime.now(UTC).isoformat(timespec="seconds")}
     outcome = evaluate(questions, answerer, folder, meta, console, after=protocol.after)
     assert outcome is not None  # there is one process
     write_atomically(folder / "russian.json", measured_json(protocol.splits, protocol.questions))
@@ -146,17 +144,16 @@ def fidelity(rows: Sequence[LedgerRow]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for language in dict.fromkeys(row.language for row in rows):
-        counted = [
-            (row, language_update([row.raw_answer], language))
-            for row in rows
-            if row.language == language and row.kind != "ocr"
+        chosen = [row for row in rows if row.language == language and row.kind != "ocr"]
+        counts = [language_update([row.raw_answer], language) for row in chosen]
+        told = [
+            (row, (n.asked, 1.0)) for row, n in zip(chosen, counts, strict=True) if not n.neutral
         ]
-        chosen = [row for row, count in counted if not count.neutral]
-        if chosen:
-            asked = [(count.asked, 1.0) for _, count in counted if not count.neutral]
-            together = np.zeros(len(chosen), np.int64)
-            sums = sum_by_cluster(cluster_numbers(chosen), together, np.array(asked))
-            found[language] = asdict(interval(sums, mean_ratio, len(chosen)))
+        if told:
+            spoken, parts = zip(*told, strict=True)
+            together = np.zeros(len(told), np.int64)
+            sums = sum_by_cluster(cluster_numbers(spoken), together, np.array(parts))
+            found[language] = asdict(interval(sums, mean_ratio, len(told)))
     return found
 
 

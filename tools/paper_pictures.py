@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from paper_chart import GRID, INK, MUTED, PAPER, SERIES, Canvas, Colour, round_ticks
-from paper_table import BLIND, KINDS, Lines, Results, headline
+from paper_table import BLIND, KINDS, Lines, Results, headline, of_language
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -112,9 +112,8 @@ def _legend(canvas: Canvas, models: Sequence[str], y: float) -> None:
 
 
 def _found(results: Results, model: str, kind: str, language: str) -> Mapping[str, Any] | None:
-    parts = results.get(model, {}).get("benchmarks", {}).values()
-    same = [part for part in parts if (part["kind"], part["language"]) == (kind, language)]
-    return headline(same[0]) if same else None
+    part = of_language(results[model], language).get(kind) if model in results else None
+    return headline(part) if part else None
 
 
 def read_losses(run: Path) -> list[tuple[int, float]]:

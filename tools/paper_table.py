@@ -93,7 +93,7 @@ def ablation_lines(variants: Mapping[str, Results]) -> Lines:
     lines = [["variant", "model", *header]]
     for name, results in variants.items():
         for model, measured in results.items():
-            found = {language: _of_language(measured, language) for language in LANGUAGES}
+            found = {language: of_language(measured, language) for language in LANGUAGES}
             cells = [_headline(found[language].get(kind), False) for language, kind in columns]
             lines.append([name, model, *cells])
     return lines
@@ -139,10 +139,11 @@ def _rows(results: Results) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield model, language, and kind → what was measured."""
     for language in LANGUAGES:
         for model, measured in results.items():
-            yield model, language, _of_language(measured, language)
+            yield model, language, of_language(measured, language)
 
 
-def _of_language(measured: Mapping[str, Any], language: str) -> dict[str, Any]:
+def of_language(measured: Mapping[str, Any], language: str) -> dict[str, Any]:
+    """Return what was measured in a language, by the benchmark's kind."""
     found = measured["benchmarks"].values()
     return {part["kind"]: part for part in found if part["language"] == language}
 
